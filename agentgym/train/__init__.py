@@ -1,0 +1,1 @@
+"""The trainer: batches, advantages, losses and the loop. Needs the `train` extra."""

@@ -1,0 +1,1 @@
+"""Reward shapers, one idea a file: pure functions of what was recorded."""
