@@ -39,6 +39,10 @@ class Policy(Protocol):
     def renderer(self) -> Renderer | None:
         """How messages become tokens, or None for a policy that reads messages only."""
 
+    @property
+    def max_context(self) -> int | None:
+        """Most tokens of a segment, prompt and answers together; None: no limit known."""
+
     def begin(self, rollout_id: str) -> None:
         """A rollout starts: a prefix cache may be set aside for it."""
 

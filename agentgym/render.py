@@ -1,0 +1,138 @@
+"""Messages to token ids and back, through the model's own chat template.
+
+What a policy sampled is never re-tokenised: a conversation is one growing token buffer, onto which only the
+environment's new messages are rendered. `Renderer.check` proves at start-up, for the tokenizer and template in use,
+that the buffer grown this way equals the whole conversation rendered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from agentgym.errors import ConfigError
+from agentgym.tools import parse_assistant, tool_calls_json
+from agentgym.types import Finish, Message, TokenIds
+
+_PROBE = "zzprobezz"
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that rendering needs."""
+
+    eos_token: str | None
+    eos_token_id: int | None
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **kwargs: Any) -> Any: ...
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool = ...) -> Any: ...
+
+
+class Renderer:
+    """One tokenizer's way of writing conversations.
+
+    Raises:
+        ConfigError: the tokenizer has no chat template, or an assistant's turn does not end with its end-of-sequence
+            token, so that a sampled answer cannot be extended token by token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        if tokenizer.eos_token is None or tokenizer.eos_token_id is None:
+            raise ConfigError("the tokenizer has no end-of-sequence token; set `eos_token` in its tokenizer_config.json")
+        self.eos_token: str = tokenizer.eos_token
+        self.eos_id: int = tokenizer.eos_token_id
+        if not self._after_answer(()).startswith(self.eos_token):
+            raise ConfigError(
+                f"the chat template does not end an assistant's turn with the end-of-sequence token {self.eos_token!r}; "
+                "set `eos_token` to the token that ends a turn"
+            )
+
+    def start(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> TokenIds:
+        """Return the ids (N,) of a conversation's opening, up to where the assistant begins to write."""
+        return self._encode(self._template(messages, tools, answer_next=True))
+
+    def bridge(self, finish: Finish, messages: Sequence[Message]) -> TokenIds:
+        """Return the ids (N,) between a sampled answer and the next one: the rest of the turn, then ``messages``.
+
+        An answer that ``finish``ed by ``"stop"`` ends with the end-of-sequence token already; a cut-off one gets it
+        here, where it is part of the prompt and not of what the policy did.
+        """
+        text = self._after_answer(messages)
+        return self._encode(text[len(self.eos_token) :] if finish == "stop" else text)
+
+    def answer(self, message: Message) -> TokenIds:
+        """Return the ids (N,) of an answer nobody sampled (a demonstration), its end-of-sequence token included."""
+        return np.append(self._encode(_content(message)), np.int32(self.eos_id))
+
+    def message(self, token_ids_N: TokenIds) -> Message:
+        """Return the assistant message that the sampled ids spell, its tool calls parsed."""
+        ids = token_ids_N[:-1] if len(token_ids_N) and token_ids_N[-1] == self.eos_id else token_ids_N
+        return parse_assistant(str(self.tokenizer.decode(ids, skip_special_tokens=True)))
+
+    def check(self, turns: Sequence[tuple[Message, ...]], answers: Sequence[Message]) -> None:
+        """Prove that the buffer grown turn by turn equals the conversation rendered whole.
+
+        ``turns`` are the observations and ``answers`` the assistant's messages between them, one fewer.
+
+        Raises:
+            ConfigError: they differ; names the first place.
+        """
+        grown = [self.start(turns[0])]
+        for answer, observation in zip(answers, turns[1:], strict=True):
+            grown += [self.answer(answer), self.bridge("stop", observation)]
+        history: list[Message] = [*turns[0]]
+        for answer, observation in zip(answers, turns[1:], strict=True):
+            history += [answer, *observation]
+        whole, buffer = self.start(history), np.concatenate(grown)
+        if np.array_equal(whole, buffer):
+            return
+        n = min(len(whole), len(buffer))
+        at = int(np.argmax(np.append(whole[:n] != buffer[:n], True)))
+        raise ConfigError(
+            "the chat template cannot be extended token by token: "
+            f"rendered whole, a conversation differs from its token buffer at token {at} "
+            f"({self.tokenizer.decode(whole[at : at + 8])!r} against {self.tokenizer.decode(buffer[at : at + 8])!r})"
+        )
+
+    def _template(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, answer_next: bool) -> str:
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    [_as_dict(message) for message in messages],
+                    tools=list(tools) or None,
+                    tokenize=False,
+                    add_generation_prompt=answer_next,
+                )
+            )
+        except ValueError as error:
+            raise ConfigError(f"the tokenizer cannot render a conversation: {error}") from error
+
+    def _after_answer(self, messages: Sequence[Message]) -> str:
+        opening = [Message("user", "x"), Message("assistant", _PROBE)]
+        text = self._template([*opening, *messages], (), answer_next=bool(messages))
+        return text[text.rindex(_PROBE) + len(_PROBE) :]
+
+    def _encode(self, text: str) -> TokenIds:
+        return np.asarray(self.tokenizer.encode(text, add_special_tokens=False), np.int32)
+
+
+def _content(message: Message) -> str:
+    return message.content + tool_calls_json(message.tool_calls)
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    entry: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        entry["tool_calls"] = [
+            {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": dict(call.arguments)}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        entry["tool_call_id"] = message.tool_call_id
+    return entry
+
+
+__all__ = ["Renderer", "Tokenizer"]
