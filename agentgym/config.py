@@ -1,0 +1,488 @@
+"""The configuration of a run: TOML in, one frozen model out, nothing unknown let through.
+
+A run is described by a preset's name or a TOML file, with dotted overrides on top (``--train.lr 1e-4``). `load` puts
+them together, `build` does so from plain data, and `dump` writes TOML that loads back equal. Whatever is wrong is
+said in one `ConfigError`, one line for each key: where it is, what was found, what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from agentgym.errors import ConfigError, unknown_name
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: frozen, closed, and strict about types (a whole number is a number)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+class EnvConfig(Section):
+    """Which world, and how it is run."""
+
+    id: str = "textworld"
+    "Name of the environment."
+    options: dict[str, Any] = {}
+    "Passed to the environment, which checks them."
+    workers: Count = 2
+    "Processes that run worlds: engines gain nothing from threads."
+    concurrency: Count = 96
+    "Episodes in flight; above groups x group_size it gains nothing."
+    call_timeout_s: Positive = 60.0
+    "Seconds one reset or step may take before its worker is replaced."
+    retries: Whole = 2
+    "Times an episode lost to the infrastructure is started again."
+
+
+class ModelConfig(Section):
+    """The policy's network. With a ``path`` the shape comes from there and the sizes here are not read."""
+
+    path: str | None = None
+    "Folder of an existing model in the Hugging Face layout; left out: a fresh model of the sizes below."
+    layers: Count = 4
+    width: Count = 128
+    "Size of the residual stream; a multiple of 2 x heads."
+    heads: Count = 4
+    kv_heads: Count | None = None
+    "Key-value heads, a divisor of heads; left out: as many as heads."
+    ff: Count | None = None
+    "Size of the feed-forward layer; left out: chosen from the width."
+    tokenizer: Literal["word", "bpe"] = "word"
+    "Trained on the demonstrations; word: one token a word, which suits a small closed vocabulary."
+    vocab_size: Annotated[int, Field(ge=16)] = 4096
+    "At most this many tokens; a small corpus yields fewer."
+    max_context: Annotated[int, Field(ge=8)] = 1536
+    "Tokens of one segment, the answer included."
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    "Of the weights while training."
+
+
+class PolicyConfig(Section):
+    """How the policy answers while training."""
+
+    engine: Literal["embedded"] = "embedded"
+    "embedded: torch in this process."
+    temperature: Positive = 1.0
+    "Of sampling. Greedy sampling leaves nothing to compare, so 0 is for evaluation only."
+    max_tokens: Count = 16
+    "Length of one answer."
+    turn_deadline_s: Positive = 300.0
+    "Seconds one answer may take before the episode counts as lost to the infrastructure."
+
+
+class RewardConfig(Section):
+    """What is paid."""
+
+    recipe: str = "dense"
+    "Name of a recipe of `agentgym.reward_shapers`."
+    params: dict[str, Any] = {}
+    "Passed to the recipe, which checks them."
+
+
+class WarmstartConfig(Section):
+    """Supervised steps on an expert's episodes, before reinforcement."""
+
+    split: str = "demo"
+    episodes: Whole = 300
+    "Demonstrations to learn from; 0: no warm start."
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 0.01
+    batch_tokens: Count = 16384
+    "Tokens of one step; holds at least one full context."
+    valid_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    "Share of the episodes held out to decide when to stop."
+    max_epochs: Count = 30
+    patience: Count = 3
+    "Epochs without a better held-out loss before it stops."
+
+
+class TrainConfig(Section):
+    """The reinforcement steps."""
+
+    steps: Whole = 60
+    split: str = "train"
+    groups: Count = 12
+    "Tasks of one step."
+    group_size: Count = 8
+    "Episodes of one task; a group baseline needs 2."
+    lr: Positive = 1e-4
+    weight_decay: NotNegative = 0.01
+    warmup_steps: Whole = 5
+    "Steps in which the learning rate rises from 0."
+    advantage: str = "turn_rtg_loo"
+    "Name of an estimator of `agentgym.train.advantage`."
+    gamma: Fraction = 1.0
+    "Discount of one turn."
+    lam: Fraction = 1.0
+    "Mixing of generalised advantages, read by estimators that have a value to bootstrap from."
+    by_component: bool = False
+    "Whether each reward component is normalised on its own before they are summed."
+    scale: Literal["none", "group", "batch"] = "batch"
+    "Over what the advantages are divided by their standard deviation."
+    clip_low: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    "How far below 1 the probability ratio may go."
+    clip_high: NotNegative = 0.28
+    "How far above 1 the probability ratio may go."
+    kl: NotNegative = 0.0
+    "Weight of the divergence from the weights the run started with."
+    entropy: NotNegative = 0.0
+    "Weight of the entropy bonus."
+    epochs: Count = 1
+    "Times each step's episodes are learnt from."
+    minibatches: Count = 1
+    "Optimiser steps of one epoch."
+    token_budget: Count = 16384
+    "Tokens of one forward pass; holds at least one full context."
+    max_grad_norm: Positive = 1.0
+
+
+class EvalConfig(Section):
+    """Measuring on tasks that are not trained on."""
+
+    split: str = "valid"
+    games: Whole = 100
+    "Tasks of one evaluation while training."
+    every: Whole = 10
+    "Steps between two evaluations; 0: only before and after."
+    final_split: str = "test"
+    final_games: Whole = 100
+    "Tasks of the evaluation after the last step, on a split nothing was chosen by."
+    temperature: NotNegative = 0.0
+    "0 is greedy."
+
+
+class CheckpointConfig(Section):
+    """What is kept to resume from."""
+
+    every: Count = 5
+    "Steps between two checkpoints; the last step always makes one."
+    keep: Count = 2
+    "Newest checkpoints left on disk."
+
+
+class RunConfig(Section):
+    """Everything a run depends on, beside the code and the machine."""
+
+    seed: Whole = 0
+    deterministic: bool = False
+    "Whether the same seed gives the same numbers on this machine; costs speed."
+    threads: Count | None = None
+    "CPU threads of torch; left out: as many as torch chooses."
+    env: EnvConfig = EnvConfig()
+    model: ModelConfig = ModelConfig()
+    policy: PolicyConfig = PolicyConfig()
+    reward: RewardConfig = RewardConfig()
+    warmstart: WarmstartConfig = WarmstartConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if problems := list(_impossible(self)):
+            raise ValueError("\n".join(problems))
+        return self
+
+
+Overrides = Mapping[str, object] | Sequence[str]
+"""``{"train.lr": "1e-4"}``, or words as typed: ``["--train.lr", "1e-4", "--deterministic", "--seed=3"]``."""
+
+
+def load(source: str | Path, overrides: Overrides = ()) -> RunConfig:
+    """Return the configuration of a preset's name or a TOML file's path, with ``overrides`` on top.
+
+    Raises:
+        UnknownNameError: there is no such preset.
+        ConfigError: the file cannot be read, or a key or value is wrong; every problem has its line.
+    """
+    return build(_read(source), overrides)
+
+
+def build(data: Mapping[str, Any], overrides: Overrides = ()) -> RunConfig:
+    """Return the configuration of plain nested ``data``, with ``overrides`` on top.
+
+    Raises:
+        ConfigError: a key or value is wrong; every problem has its line.
+    """
+    raw = _copy(data)
+    problems = []
+    for key, value in _pairs(overrides):
+        path = key.split(".")
+        if _field(path) is None:
+            problems.append(_unknown(path))
+        else:
+            _put(raw, path, _parsed(path, value))
+    try:
+        config = RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join([*problems, *_lines(error)])) from None
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def dump(config: RunConfig) -> str:
+    """Return ``config`` as TOML text that `load` reads back equal. What was left out stays left out.
+
+    Raises:
+        ConfigError: a free-form table holds something TOML has no word for.
+    """
+    try:
+        return tomli_w.dumps(config.model_dump(exclude_none=True))
+    except TypeError as error:
+        raise ConfigError(f"env.options or reward.params: {error}; allowed: what TOML can hold") from None
+
+
+def presets() -> list[str]:
+    """Return the names of the configurations that ship with agentgym."""
+    files = resources.files("agentgym.presets").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def _impossible(config: RunConfig) -> Iterator[str]:
+    """Yield a line for each thing that cannot be although each value alone could."""
+    yield from _impossible_model(config.model)
+    yield from _impossible_train(config.train)
+    context = config.model.max_context
+    budgets = {"train.token_budget": config.train.token_budget}
+    if config.warmstart.episodes:
+        budgets["warmstart.batch_tokens"] = config.warmstart.batch_tokens
+    for key, tokens in budgets.items():
+        if tokens < context:
+            yield f"{key}: found {tokens}; allowed: at least model.max_context ({context}), a whole episode"
+    if (longest := config.policy.max_tokens) >= context:
+        yield f"policy.max_tokens: found {longest}; allowed: below model.max_context ({context}), so that a prompt fits"
+
+
+def _impossible_model(model: ModelConfig) -> Iterator[str]:
+    if model.path is not None:
+        return
+    if model.width % (2 * model.heads):
+        yield f"model.width: found {model.width}; allowed: a multiple of {2 * model.heads}, twice model.heads"
+    if model.kv_heads is not None and model.heads % model.kv_heads:
+        yield f"model.kv_heads: found {model.kv_heads}; allowed: a divisor of model.heads ({model.heads})"
+
+
+def _impossible_train(train: TrainConfig) -> Iterator[str]:
+    if train.group_size < 2:
+        if needs_siblings(train.advantage):
+            reason = f"since '{train.advantage}' compares siblings"
+            yield f"train.group_size: found {train.group_size}; allowed: at least 2, {reason}"
+        if train.scale == "group":
+            yield f"train.group_size: found {train.group_size}; allowed: at least 2 with train.scale 'group'"
+    if train.minibatches > (episodes := train.groups * train.group_size):
+        yield f"train.minibatches: found {train.minibatches}; allowed: at most the {episodes} episodes of a step"
+
+
+def needs_siblings(advantage: str) -> bool:
+    """Return whether the estimator called ``advantage`` compares the episodes of a group with each other."""
+    return advantage.endswith(("_loo", "_group")) or advantage.startswith(("group", "grpo"))
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    if isinstance(source, str) and not source.endswith(".toml") and "/" not in source:
+        if source not in presets():
+            raise unknown_name("preset", source, presets())
+        return tomllib.loads(resources.files("agentgym.presets").joinpath(f"{source}.toml").read_text("utf-8"))
+    try:
+        return tomllib.loads(Path(source).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{source}: cannot be read: {reason}; presets need no file: {', '.join(presets())}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not TOML: {error}") from None
+
+
+def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+
+
+def _pairs(overrides: Overrides) -> Iterator[tuple[str, object]]:
+    if isinstance(overrides, Mapping):
+        yield from overrides.items()
+        return
+    words = list(overrides)
+    while words:
+        word = words.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if equals:
+            yield key, value
+        elif not word.startswith("--"):
+            raise ConfigError(f"{word}: found alone; allowed: --section.key value, or section.key=value")
+        elif words and not words[0].startswith("--"):
+            yield key, words.pop(0)
+        elif (field := _field(key.split("."))) is not None and field.annotation is bool:
+            yield key, True
+        elif field is None:
+            yield key, ""
+        else:
+            raise ConfigError(f"{key}: found nothing after --{key}; allowed: {_allowed(field)}")
+
+
+def _put(raw: dict[str, Any], path: Sequence[str], value: object) -> None:
+    for part in path[:-1]:
+        if not isinstance(raw.get(part), dict):
+            raw[part] = {}
+        raw = raw[part]
+    raw[path[-1]] = value
+
+
+def _parsed(path: Sequence[str], value: object) -> object:
+    """Return the text of an override as its field's type, or unchanged where it is not that: the model then says so."""
+    field = _field(path)
+    if not isinstance(value, str) or field is None:
+        return value
+    kind = _kind(field)
+    if kind is not field.annotation and value.lower() == "none":
+        return None
+    try:
+        if kind in (int, float):
+            return kind(value)
+        if kind is bool:
+            return {"true": True, "false": False}.get(value.lower(), value)
+        if kind is dict or len(path) > len(_declared(path)):
+            return tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, tomllib.TOMLDecodeError):
+        return value
+    return value
+
+
+def _declared(path: Sequence[str]) -> list[str]:
+    """Return the part of ``path`` that the schema names; what follows a free-form table is the table's own."""
+    section: Any = RunConfig
+    for depth, part in enumerate(path):
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            return list(path[:depth])
+        if part not in section.model_fields:
+            return list(path[:depth])
+        section = _kind(section.model_fields[part])
+    return list(path)
+
+
+def _field(path: Sequence[str]) -> FieldInfo | None:
+    """Return the field at ``path``, for a key inside a free-form table that table's field, or None."""
+    section: type[BaseModel] = RunConfig
+    for depth, part in enumerate(path):
+        field = section.model_fields.get(part)
+        if field is None or depth == len(path) - 1:
+            return field
+        kind = _kind(field)
+        if kind is dict:
+            return field if all(path) else None
+        if not issubclass(kind, Section):
+            return None
+        section = kind
+    return None
+
+
+def _kind(field: FieldInfo) -> Any:
+    """Return the class or literal a field holds, leaving aside None and bounds."""
+    kind: Any = field.annotation
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(part for part in get_args(kind) if part is not NoneType)
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    return dict if get_origin(kind) is dict else kind
+
+
+def _keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        kind = _kind(field)
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _keys(kind, f"{prefix}{name}.")
+        yield prefix + name
+
+
+def _unknown(path: list[str]) -> str:
+    """Return the line for a key the schema does not have, with the nearest that it has."""
+    known = [name.split(".") for name in _keys()]
+    section = next(path[:depth] for depth in range(len(path) - 1, -1, -1) if not depth or path[:depth] in known)
+    siblings = {name[-1]: name for name in known if name[:-1] == section}
+    if not siblings:
+        return f"{'.'.join(path)}: no such key; allowed: '{'.'.join(section)}' itself, which holds no table"
+    wrong = path[len(section)]
+    elsewhere = [name for name in known if name[-1] == path[-1]]
+    near = [siblings[name] for name in difflib.get_close_matches(wrong, siblings, n=1)] or elsewhere
+    wanted = [".".join([*name, *path[len(name) :]]) for name in near]
+    hint = f" did you mean {' or '.join(map(repr, wanted))}?" if near else ""
+    where = f" in [{'.'.join(section)}]" if section else ""
+    return f"{'.'.join(path)}: no such key;{hint} allowed{where}: {', '.join(sorted(siblings))}"
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        if problem["type"] == "extra_forbidden":
+            yield _unknown(path)
+        elif problem["type"] == "value_error":
+            yield from str(problem["ctx"]["error"]).splitlines()
+        else:
+            field = _field(path)
+            allowed = _allowed(field) if field else problem["msg"]
+            yield f"{'.'.join(path)}: found {problem['input']!r}; allowed: {allowed}"
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Return in words what a field may hold."""
+    kind = _kind(field)
+    optional = " (or left out)" if kind is not field.annotation and type(None) in get_args(field.annotation) else ""
+    if get_origin(kind) is Literal:
+        return " or ".join(f"'{choice}'" for choice in get_args(kind)) + optional
+    words = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}.get(kind, "a table")
+    return f"{words}{_bounds(field)}{optional}"
+
+
+def _bounds(field: FieldInfo) -> str:
+    names = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    bounds = [
+        f"{word} {limit}"
+        for constraint in _constraints(field)
+        for name, word in names.items()
+        if (limit := getattr(constraint, name, None)) is not None
+    ]
+    return f" {' and '.join(bounds)}" if bounds else ""
+
+
+def _constraints(field: FieldInfo) -> Iterator[Any]:
+    yield from field.metadata
+    for part in get_args(field.annotation):
+        if get_origin(part) is Annotated:
+            for extra in get_args(part)[1:]:
+                yield from extra.metadata if isinstance(extra, FieldInfo) else (extra,)
+
+
+__all__ = [
+    "CheckpointConfig",
+    "EnvConfig",
+    "EvalConfig",
+    "ModelConfig",
+    "Overrides",
+    "PolicyConfig",
+    "RewardConfig",
+    "RunConfig",
+    "Section",
+    "TrainConfig",
+    "WarmstartConfig",
+    "build",
+    "dump",
+    "load",
+    "needs_siblings",
+    "presets",
+]
