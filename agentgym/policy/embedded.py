@@ -91,6 +91,12 @@ class SlotCache:
             out.append(store[self._rows, : self._width].transpose(1, 2))
         return out[0], out[1]
 
+    def move(self, source: int, target: int) -> None:
+        """Copy one row over another."""
+        for pair in self._kv:
+            for store in pair:
+                store[target] = store[source]
+
     def get_seq_length(self, *_: Any) -> int:
         """Return the longest row's length after the pass."""
         return self._width
@@ -127,18 +133,21 @@ class Decoder:
         weight = next(model.parameters())
         self._cache = SlotCache(config.num_hidden_layers, heads, width, weight.dtype, weight.device)
         self._device = weight.device
-        self._slot_of: dict[str, int] = {}
+        self._slots: list[str] = []  # slot -> rollout, always without holes
         self._held: dict[str, tuple[int, int]] = {}  # rollout -> (segment, tokens in the cache)
-        self._free: list[int] = []
         self.prefilled = self.decoded = 0
 
-    def forget(self, rollout_id: str) -> None:
-        """Give a rollout's slot back."""
-        self._held.pop(rollout_id, None)
-        slot = self._slot_of.pop(rollout_id, None)
-        if slot is not None:
-            self._free.append(slot)
-            self._free.sort(reverse=True)
+    @torch.inference_mode()
+    def forget(self, rollout_ids: Sequence[str]) -> None:
+        """Give the slots of ``rollout_ids`` back. The last rows move into the holes, so that batches stay slices."""
+        for rollout_id in rollout_ids:
+            self._held.pop(rollout_id, None)
+            if rollout_id in self._slots:
+                slot, last = self._slots.index(rollout_id), len(self._slots) - 1
+                if slot != last:
+                    self._cache.move(last, slot)
+                    self._slots[slot] = self._slots[last]
+                self._slots.pop()
 
     def forget_prefixes(self) -> None:
         """Drop every cached prefix, because the weights that made it are gone."""
@@ -164,21 +173,26 @@ class Decoder:
 
     @torch.inference_mode()
     def step(self, requests: Sequence[_Request]) -> None:
-        """Draw one more token of each answer."""
-        ordered = sorted(requests, key=lambda request: self._slot_of[request.context.rollout_id])
-        slots = [self._slot_of[request.context.rollout_id] for request in ordered]
-        lengths = [self._held[request.context.rollout_id][1] for request in ordered]
-        tokens = [np.asarray(request.ids[-1:], np.int32) for request in ordered]
+        """Draw one more token of each answer.
+
+        Rows that do not take part but stand between those that do are computed along: a slice of the cache costs less
+        than a copy of it. What they write lies behind their own end and is overwritten by their next turn.
+        """
+        by_slot = {self._slots.index(request.context.rollout_id): request for request in requests}
+        slots = list(range(min(by_slot), max(by_slot) + 1))
+        lengths = [self._held.get(self._slots[slot], (0, 0))[1] for slot in slots]
+        tokens = [np.asarray(by_slot[slot].ids[-1:] if slot in by_slot else [0], np.int32) for slot in slots]
         logits = self._forward(slots, lengths, tokens)
-        for request, length in zip(ordered, lengths, strict=True):
-            self._held[request.context.rollout_id] = (request.context.segment, length + 1)
+        ordered = [by_slot[slot] for slot in sorted(by_slot)]
+        for slot, request in by_slot.items():
+            self._held[request.context.rollout_id] = (request.context.segment, lengths[slot - slots[0]] + 1)
         self.decoded += len(ordered)
-        self._draw(logits, ordered)
+        self._draw(logits[[slot - slots[0] for slot in sorted(by_slot)]], ordered)
 
     def _slot(self, rollout_id: str) -> int:
-        if rollout_id not in self._slot_of:
-            self._slot_of[rollout_id] = self._free.pop() if self._free else len(self._slot_of)
-        return self._slot_of[rollout_id]
+        if rollout_id not in self._slots:
+            self._slots.append(rollout_id)
+        return self._slots.index(rollout_id)
 
     def _forward(self, slots: list[int], lengths: list[int], tokens: list[TokenIds]) -> Tensor:
         """Return the logits (R, V) after each row's last new token."""
@@ -244,6 +258,7 @@ class EmbeddedPolicy:
         self.model, self.version, self._lockstep = model, version, lockstep
         self._decoder = Decoder(model, self._renderer.eos_id)
         self._open: set[str] = set()
+        self._ended: set[str] = set()
         self._pending: list[_Request] = []
         self._wake: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
@@ -279,7 +294,7 @@ class EmbeddedPolicy:
         """A rollout is over."""
         self._open.discard(rollout_id)
         self._pending = [request for request in self._pending if request.context.rollout_id != rollout_id]
-        self._thread.submit(self._decoder.forget, rollout_id)
+        self._ended.add(rollout_id)
         if self._wake is not None:
             self._wake.set()
 
@@ -328,6 +343,7 @@ class EmbeddedPolicy:
         in_flight: list[_Request] = []
         assert self._wake is not None
         while True:
+            in_flight = [request for request in in_flight if not request.future.done()]  # cancelled or too late
             admitted = self._admit(in_flight)
             if not admitted and not in_flight:
                 await self._wake.wait()
@@ -339,8 +355,11 @@ class EmbeddedPolicy:
             if admitted:
                 work.append((self._decoder.begin, admitted))
             batch = in_flight + admitted
+            ended, self._ended = sorted(self._ended), set()
             try:
                 started = loop.time()
+                if ended:
+                    await loop.run_in_executor(self._thread, self._decoder.forget, ended)
                 for run, requests in work:
                     await loop.run_in_executor(self._thread, run, requests)
                 self.seconds += loop.time() - started
@@ -351,13 +370,9 @@ class EmbeddedPolicy:
                 in_flight = []
                 self._decoder.forget_prefixes()
                 continue
-            in_flight = []
+            in_flight = [request for request in batch if request.finish is None]
             for request in batch:
-                if request.future.done():  # cancelled or past its deadline
-                    continue
-                if request.finish is None:
-                    in_flight.append(request)
-                else:
+                if request.finish is not None and not request.future.done():
                     request.future.set_result(self._sample(request))
 
     def _sample(self, request: _Request) -> Sample:

@@ -1,0 +1,264 @@
+"""Episodes: the only place where synchronous worlds and asynchronous policies meet.
+
+Every rollout that is asked for ends in exactly one `Outcome`. A fault of the infrastructure (a dead worker, a deadline,
+a failing engine) is tried again in a fresh environment, then reported, and never scored. Every wait has a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from agentgym.env import Environment
+from agentgym.errors import AgentgymError, DeadlineError, InfrastructureError, UsageError
+from agentgym.policy import Context, Policy, sample_seed
+from agentgym.types import (
+    Cancelled,
+    Completed,
+    InfraFailure,
+    Message,
+    Outcome,
+    Sampling,
+    Signal,
+    StopReason,
+    Task,
+    TokenIds,
+    Trajectory,
+    Turn,
+)
+
+T = TypeVar("T")
+_NO_IDS: TokenIds = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One rollout to be made."""
+
+    rollout_id: str
+    group_id: str
+    task: Task
+    seed: int
+    "Of the world and of every sample of the episode."
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Longest waits, in seconds."""
+
+    step_s: float = 60.0
+    "One reset or step of a world."
+    turn_s: float = 300.0
+    "One answer of the policy."
+
+
+class Rollouts:
+    """Runs episodes, many at once.
+
+    Args:
+        make_environment: gives a fresh environment; called from a thread, again whenever one was lost.
+        concurrency: episodes in flight.
+        retries: fresh attempts at a rollout that the infrastructure lost.
+        give_up_after: rollouts lost in a row after which the run is stopped rather than continued on nothing.
+    """
+
+    def __init__(
+        self,
+        make_environment: Callable[[], Environment],
+        policy: Policy,
+        *,
+        concurrency: int,
+        retries: int = 2,
+        deadlines: Deadlines = Deadlines(),
+        give_up_after: int = 16,
+    ) -> None:
+        self._make_environment, self._policy, self._deadlines = make_environment, policy, deadlines
+        self._retries, self._give_up_after = retries, give_up_after
+        self._concurrency = concurrency
+        self._idle: list[Environment] = []
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="world")
+        self._lost_in_a_row = 0
+        self._cancelled = False
+        self.world_seconds = 0.0
+        "Time spent waiting for worlds, summed over episodes."
+
+    async def run(
+        self, requests: Sequence[Request], *, on_outcome: Callable[[Outcome], None] | None = None
+    ) -> list[Outcome]:
+        """Run all ``requests`` and return their outcomes in the same order.
+
+        Raises:
+            UsageError: a task or setting is wrong; nothing would be gained by going on.
+            InfrastructureError: ``give_up_after`` rollouts were lost in a row.
+        """
+        self._cancelled = False
+        outcomes: list[Outcome | None] = [None] * len(requests)
+        queue = iter(enumerate(requests))
+
+        async def work() -> None:
+            for index, request in queue:
+                outcome = await self._attempt(request)
+                outcomes[index] = outcome
+                if on_outcome is not None:
+                    on_outcome(outcome)
+
+        workers = [asyncio.create_task(work()) for _ in range(min(self._concurrency, len(requests)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        return [outcome if outcome is not None else Cancelled(requests[i].rollout_id) for i, outcome in enumerate(outcomes)]
+
+    def cancel(self) -> None:
+        """End every episode at its next turn, with the outcome `Cancelled`."""
+        self._cancelled = True
+
+    def close(self) -> None:
+        """Close every environment. Twice is fine."""
+        while self._idle:
+            self._idle.pop().close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _attempt(self, request: Request) -> Outcome:
+        cause = ""
+        for attempt in range(self._retries + 1):
+            if self._cancelled:
+                return Cancelled(request.rollout_id)
+            try:
+                # A rollout that is tried again is another one to the policy: its cache must not be taken for this one's.
+                name = request.rollout_id if attempt == 0 else f"{request.rollout_id}~{attempt}"
+                outcome = await self._episode(request, name)
+            except UsageError:
+                raise
+            except InfrastructureError as error:
+                cause = f"{type(error).__name__}: {error}"
+                continue
+            self._lost_in_a_row = 0
+            return outcome
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row >= self._give_up_after:
+            raise InfrastructureError(f"{self._lost_in_a_row} rollouts in a row were lost; the last one to: {cause}")
+        return InfraFailure(request.rollout_id, cause, retryable=True)
+
+    async def _episode(self, request: Request, name: str) -> Outcome:
+        self._policy.begin(name)  # before the first wait, so that a policy in lockstep counts this rollout
+        environment: Environment | None = None
+        try:
+            environment = self._idle.pop() if self._idle else await self._world(self._make_environment)
+            outcome = await self._play(environment, request, name)
+            self._idle.append(environment)
+            return outcome
+        except BaseException:
+            if environment is not None:  # whatever state it is in, nobody plays in it again
+                self._threads.submit(_close_quietly, environment)
+            raise
+        finally:
+            self._policy.end(name)
+
+    async def _play(self, environment: Environment, request: Request, name: str) -> Outcome:
+        policy, task, renderer = self._policy, request.task, self._policy.renderer
+        observation, info = await self._world(
+            lambda: environment.reset(seed=request.seed & 0x7FFFFFFF, options={"task": task})
+        )
+        messages: list[Message] = list(observation)
+        signals: list[Signal] = list(info["signals"])
+        turns: list[Turn] = []
+        prompt = renderer.start(messages, info["tools"]) if renderer else _NO_IDS
+        buffer = prompt
+        stop: StopReason | None = info["stop"]
+        while stop is None:
+            if self._cancelled:
+                return Cancelled(request.rollout_id)
+            room = policy.max_context - len(buffer) if policy.max_context else request.sampling.max_tokens
+            if room < 1:
+                stop = StopReason.CONTEXT_FULL
+                break
+            started = time.monotonic()
+            context = Context(
+                rollout_id=name,
+                segment=0,
+                messages=tuple(messages),
+                token_ids_N=buffer,
+                sampling=replace(request.sampling, max_tokens=min(room, request.sampling.max_tokens)),
+                seed=sample_seed(request.seed, len(turns)),
+                deadline_s=self._deadlines.turn_s,
+                privileged=info["privileged"],
+            )
+            sample = await policy.act(context, info["tools"])
+            action = sample.message
+            after, reward, _, _, info = await self._world(lambda action=action: environment.step(action))
+            t = len(turns)
+            turns.append(Turn(observation, sample, prompt, seconds=time.monotonic() - started))
+            signals.append(Signal("reward", float(reward), "environment", turn=t))
+            signals.extend(info["signals"])
+            stop = info["stop"]
+            observation = after
+            messages += [action, *after]
+            if renderer and stop is None:
+                prompt = renderer.bridge(sample.finish, after)
+                buffer = np.concatenate([buffer, sample.token_ids_N, prompt])
+        return Completed(
+            Trajectory(
+                id=request.rollout_id,
+                group_id=request.group_id,
+                task=task,
+                turns=tuple(turns),
+                final_observation=observation,
+                stop=stop,
+                signals=tuple(signals),
+                seed=request.seed,
+            )
+        )
+
+    async def _world(self, call: Callable[[], T]) -> T:
+        """Run one call of a world in a thread, under its deadline; whatever escapes it is the world's failure."""
+        started = time.monotonic()
+        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        try:
+            return await asyncio.wait_for(future, self._deadlines.step_s)
+        except AgentgymError:
+            raise
+        except TimeoutError:
+            raise DeadlineError(f"the world did not answer within {self._deadlines.step_s:g} s") from None
+        except Exception as error:  # the boundary: an environment may raise anything
+            raise InfrastructureError(f"the world failed: {error!r}") from error
+        finally:
+            self.world_seconds += time.monotonic() - started
+
+
+def _close_quietly(environment: Environment) -> None:
+    try:
+        environment.close()
+    except Exception:  # noqa: BLE001 - it is being thrown away because it failed
+        return
+
+
+def group_requests(
+    task: Task, *, size: int, step: int, position: int, seed: int, sampling: Sampling
+) -> list[Request]:
+    """Return the requests of one group: ``size`` rollouts of ``task`` that differ only in their seeds.
+
+    ``step`` and ``position`` (of the group within the step) make ids and seeds unique and repeatable.
+    """
+    group_id = f"{step:05d}/{position:03d}"
+    return [
+        Request(f"{group_id}/{i:02d}", group_id, task, sample_seed(seed, step, position, i), sampling)
+        for i in range(size)
+    ]
+
+
+def completed(outcomes: Sequence[Outcome]) -> list[Trajectory]:
+    """Return the trajectories of those outcomes that have one."""
+    return [outcome.trajectory for outcome in outcomes if isinstance(outcome, Completed)]
+
+
+__all__ = ["Deadlines", "Request", "Rollouts", "completed", "group_requests"]

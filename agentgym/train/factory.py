@@ -1,0 +1,112 @@
+"""Small language models from scratch, written as ordinary model folders.
+
+The folder (config, safetensors weights, tokenizer, chat template) is what any other engine serves, and what
+`agentgym.policy.embedded.load` reads back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as FastTokenizer
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from agentgym.errors import ConfigError
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|unk|>")
+_ROLES = ("system", "user", "assistant", "tool", "\n")
+
+
+def build_tokenizer(
+    texts: Iterable[str], *, kind: Literal["word", "bpe"], vocab_size: int, max_context: int
+) -> PreTrainedTokenizerFast:
+    """Return a ChatML tokenizer trained on ``texts``.
+
+    ``word``: lower-cased words, punctuation marks and line breaks, one token each, the most frequent ``vocab_size`` of
+    them; decoding puts one space between tokens. ``bpe``: byte-level pairs, which lose nothing.
+
+    Raises:
+        ConfigError: ``vocab_size`` is too small to hold the tokens every conversation needs.
+    """
+    least = len(SPECIAL) + len(_ROLES) + (256 if kind == "bpe" else 1)
+    if vocab_size < least:
+        raise ConfigError(f"model.vocab_size is {vocab_size}; a {kind} vocabulary needs at least {least}")
+    if kind == "word":
+        raw = FastTokenizer(models.WordLevel(unk_token="<|unk|>"))
+        raw.normalizer = normalizers.Lowercase()
+        raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n|\w[\w'’-]*|[^\s\w]"), "removed", invert=True)
+        trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False)
+    else:
+        raw = FastTokenizer(models.BPE())
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raw.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    raw.train_from_iterator([*sorted(texts), *(role for role in _ROLES for _ in range(1000))], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        chat_template=CHATML,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|unk|>" if kind == "word" else None,
+        model_max_length=max_context,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    layers: int,
+    width: int,
+    heads: int,
+    kv_heads: int | None = None,
+    ff: int | None = None,
+    max_context: int,
+    seed: int,
+) -> Qwen2ForCausalLM:
+    """Return a Qwen2-shaped model with random weights, tied embeddings, and the tokenizer's vocabulary.
+
+    Args:
+        width: hidden size; ``ff`` (default 3 x width) that of the feed-forward layers.
+        heads: attention heads; ``kv_heads`` (default as many) those of keys and values.
+        seed: of the initial weights.
+    """
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=ff or 3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads or heads,
+        max_position_embeddings=max_context,
+        rope_theta=10_000.0,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config).eval()
+
+
+def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write an ordinary model folder."""
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+
+
+__all__ = ["CHATML", "build_model", "build_tokenizer", "save"]
