@@ -1,0 +1,82 @@
+"""Imitation of an expert's episodes, until their held-out loss stops falling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from agentgym.policy import sample_seed
+from agentgym.train.batch import Row
+from agentgym.train.learner import Learner
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a warm start stands; saved with every epoch."""
+
+    epoch: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    best_model: dict[str, Any] = field(default_factory=dict)
+    "Weights at ``best_epoch``."
+    train_loss: float = math.nan
+    valid_loss: float = math.nan
+
+    def state(self) -> dict[str, Any]:
+        """Return the fields as plain data for a checkpoint."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def converged(self, patience: int, max_epochs: int) -> bool:
+        """Return whether the held-out loss has not fallen for ``patience`` epochs, or the epochs are used up."""
+        return self.epoch >= max_epochs or self.epoch - self.best_epoch >= patience
+
+
+def split(rows: Sequence[Row], valid_fraction: float) -> tuple[list[Row], list[Row]]:
+    """Return (training rows, held-out rows): every k-th row is held out, at least one, and one is left to train on."""
+    if len(rows) < 2 or valid_fraction == 0:
+        return list(rows), list(rows)
+    every = max(2, round(1 / valid_fraction))
+    return [row for i, row in enumerate(rows) if i % every], [row for i, row in enumerate(rows) if i % every == 0]
+
+
+def epochs(
+    learner: Learner, train: Sequence[Row], valid: Sequence[Row], progress: Progress, *, batch_tokens: int, seed: int
+) -> Iterator[Progress]:
+    """Train for one epoch at a time, for as long as the caller asks, and yield the progress after each.
+
+    The order of rows depends on ``seed`` and the epoch alone, so that a continued run takes the same steps.
+    """
+    lengths = [len(row.ids_N) for row in train]
+    while True:
+        shuffle = np.random.default_rng(sample_seed(seed, progress.epoch))
+        order = shuffle.permutation(len(train))
+        batches = list(_batches([lengths[i] for i in order], batch_tokens))
+        losses = [learner.imitate([train[order[i]] for i in batch])["nll"] for batch in batches]
+        progress.epoch += 1
+        progress.train_loss = float(np.mean(losses))
+        progress.valid_loss = learner.likelihood(valid)
+        if progress.valid_loss < progress.best_loss:
+            progress.best_loss, progress.best_epoch = progress.valid_loss, progress.epoch
+            progress.best_model = {name: value.detach().clone() for name, value in learner.model.state_dict().items()}
+        yield progress
+
+
+def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Yield consecutive indices whose lengths sum to at most ``batch_tokens``."""
+    current: list[int] = []
+    total = 0
+    for index, length in enumerate(lengths):
+        if current and total + length > batch_tokens:
+            yield current
+            current, total = [], 0
+        current.append(index)
+        total += length
+    if current:
+        yield current
+
+
+__all__ = ["Progress", "epochs", "split"]
