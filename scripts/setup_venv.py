@@ -1,0 +1,200 @@
+"""Make a virtual environment with what a job needs, once.
+
+``python3 scripts/setup_venv.py .venv train`` installs the main job, ``… test`` what the checks need too. Versions come
+from ``constraints.txt``. A stamp in the environment makes a second call return at once; it changes with
+``pyproject.toml``, ``constraints.txt`` and this file.
+
+Without an NVIDIA driver only a CPU build of torch is taken: where the configured package sources would bring CUDA
+along (gigabytes), PyTorch's own CPU index is asked instead, and if that fails nothing is fetched.
+
+    PYTHON            the interpreter (through make)
+    TORCH_INDEX_URL   where torch comes from, instead of the above
+    AGENTGYM_CUDA=1   take whatever build of torch the configured sources have
+
+Needs nothing but the standard library, and parses on any Python 3.7+ so that it can say what is wrong.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXTRAS = {"train": "train,textworld", "test": "all,dev"}
+TORCH = "torch"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CUDA_PARTS = ("nvidia-", "cuda-", "triton")
+OLDEST, NEWEST = (3, 11), (3, 13)
+
+
+class SetupError(Exception):
+    """Something is missing; the message says what and how to get it."""
+
+
+def main(arguments):
+    """Set up the environment ``arguments[0]`` for the profile ``arguments[1]``; return the exit code."""
+    if len(arguments) != 2 or arguments[1] not in EXTRAS:
+        print("usage: setup_venv.py FOLDER " + "|".join(EXTRAS), file=sys.stderr)
+        return 2
+    venv, profile = Path(arguments[0]).absolute(), arguments[1]
+    try:
+        if stamped(venv, profile):
+            return 0
+        check_machine()
+        create(venv)
+        install_torch(venv)
+        say(f"agentgym with its {profile} parts")
+        pip(venv, "install", *constrained("-e", f"{ROOT}[{EXTRAS[profile]}]"))
+        (venv / stamp_name(profile)).write_text(fingerprint(), encoding="utf-8")
+    except SetupError as error:
+        print(f"set-up stopped: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def say(text):
+    """Print one line of progress."""
+    print("set-up: " + text, flush=True)
+
+
+def fingerprint():
+    """Return a hash of all that decides what is installed."""
+    digest = hashlib.sha256(sys.version.encode())
+    for name in ("pyproject.toml", "constraints.txt", "scripts/setup_venv.py"):
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def stamp_name(profile):
+    """Return the file in the environment that says ``profile`` is installed."""
+    return f".agentgym-{profile}"
+
+
+def stamped(venv, profile):
+    """Return whether ``profile`` is installed as the sources now ask for it; ``test`` includes ``train``."""
+    names = {stamp_name(profile), stamp_name("test")}
+    return any((venv / name).is_file() and (venv / name).read_text(encoding="utf-8") == fingerprint() for name in names)
+
+
+def check_machine():
+    """Raise SetupError unless interpreter and compiler will do."""
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        found = "{}.{}".format(*sys.version_info[:2])
+        wanted = "{}.{} to {}.{}".format(*(OLDEST + NEWEST))
+        raise SetupError(f"Python {found} found, {wanted} needed: make PYTHON=/path/to/python3.11 train")
+    missing = [tool for tool in ("gcc", "make") if shutil.which(tool) is None]
+    if missing:
+        what = " and ".join(missing)
+        raise SetupError(f"{what} not found; TextWorld's engine is compiled here: apt-get install build-essential")
+
+
+def create(venv):
+    """Make the environment unless there is one that works."""
+    python = venv / "bin" / "python"
+    if python.exists() and call([python, "-m", "pip", "--version"]).returncode == 0:
+        version = call([python, "-c", "import sys; print(sys.version)"]).stdout.strip()
+        if version == sys.version.strip():
+            return
+    say(f"virtual environment in {venv}")
+    made = call([sys.executable, "-m", "venv", "--clear", venv])
+    if made.returncode:
+        raise SetupError("no virtual environment could be made: apt-get install python3-venv\n" + tail(made))
+    # Before 23.3, pip fetches whole files to answer a dry run. Without a newer one it still gives the right answer.
+    call(pip_command(venv, "install", "pip>=23.3"))
+
+
+def install_torch(venv):
+    """Install torch: whatever there is where a GPU is, else a CPU build."""
+    pinned = next(
+        line.split("#")[0].strip()
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line.startswith(TORCH + "==")
+    )
+    code = "import importlib.metadata as m; print(m.version('torch'))"
+    have = call([venv / "bin" / "python", "-c", code])
+    if have.returncode == 0 and have.stdout.strip().partition("+")[0] == pinned.partition("==")[2]:
+        return
+    own = os.environ.get("TORCH_INDEX_URL")
+    if own:
+        say(f"{pinned} from TORCH_INDEX_URL")
+        pip(venv, "install", *constrained(pinned, "--index-url", own, "--no-deps"))
+    elif os.environ.get("AGENTGYM_CUDA") == "1" or has_nvidia_driver():
+        say(f"{pinned}, the build your package sources have")
+        pip(venv, "install", *constrained(pinned))
+    else:
+        say(f"{pinned}, CPU build (no NVIDIA driver here)")
+        pip(venv, "install", *constrained(pinned, "--no-deps", *cpu_source(venv, pinned)))
+
+
+def cpu_source(venv, pinned):
+    """Return pip's arguments for a source whose torch brings no CUDA, or raise SetupError."""
+    said = []
+    for source in ([], ["--index-url", CPU_INDEX]):
+        names, error = would_install(venv, pinned, *source)
+        if names and not [name for name in names if name.startswith(CUDA_PARTS)]:
+            return source
+        said.append(error or "it would bring CUDA along")
+    raise SetupError(
+        f"no CPU build of {pinned}.\n  the configured package sources: {said[0]}\n  {CPU_INDEX}: {said[1]}\n"
+        "Ways out: set TORCH_INDEX_URL to a package index that has one, or AGENTGYM_CUDA=1 to accept a CUDA build "
+        "(gigabytes)."
+    )
+
+
+def would_install(venv, *arguments):
+    """Return the names pip would install for ``arguments``, and its complaint if it cannot."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        asked = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report), *arguments]
+        done = call(pip_command(venv, "install", *asked))
+        if done.returncode:
+            return [], tail(done, lines=1)
+        installs = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return [item["metadata"]["name"].lower().replace("_", "-") for item in installs], ""
+
+
+def has_nvidia_driver():
+    """Return whether this machine can run CUDA at all."""
+    return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
+
+
+def constrained(*arguments):
+    """Return pip's ``arguments`` with the pinned versions."""
+    return ["-c", str(ROOT / "constraints.txt"), *arguments]
+
+
+def pip(venv, *arguments):
+    """Run pip in the environment, or raise SetupError with the end of what it said."""
+    done = call(pip_command(venv, *arguments))
+    if done.returncode:
+        raise SetupError("pip {} failed:\n{}".format(" ".join(arguments), tail(done)))
+
+
+def pip_command(venv, *arguments):
+    """Return the command line of pip in the environment."""
+    return [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+
+
+def call(command):
+    """Run ``command`` without input and return it done, its output as text."""
+    return subprocess.run(
+        [str(part) for part in command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def tail(done, lines=12):
+    """Return the last lines of what a command said."""
+    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return "\n".join(said[-lines:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
