@@ -27,6 +27,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+WITHOUT_SIBLINGS = frozenset({"gae", "reinforce_pp"})
+"Advantage estimators that take a group of one; all others compare siblings."
+
 
 class Section(BaseModel):
     """A table of the configuration: frozen, closed, and strict about types (a whole number is a number)."""
@@ -126,8 +129,8 @@ class TrainConfig(Section):
     weight_decay: NotNegative = 0.01
     warmup_steps: Whole = 5
     "Steps in which the learning rate rises from 0."
-    advantage: str = "turn_rtg_loo"
-    "Name of an estimator of `agentgym.train.advantage`."
+    advantage: Literal["turn_rtg_loo", "rloo", "dr_grpo", "grpo", "reinforce_pp", "gae"] = "turn_rtg_loo"
+    "Estimator of `agentgym.train.advantage`."
     gamma: Fraction = 1.0
     "Discount of one turn."
     lam: Fraction = 1.0
@@ -282,18 +285,13 @@ def _impossible_model(model: ModelConfig) -> Iterator[str]:
 
 def _impossible_train(train: TrainConfig) -> Iterator[str]:
     if train.group_size < 2:
-        if needs_siblings(train.advantage):
+        if train.advantage not in WITHOUT_SIBLINGS:
             reason = f"since '{train.advantage}' compares siblings"
             yield f"train.group_size: found {train.group_size}; allowed: at least 2, {reason}"
         if train.scale == "group":
             yield f"train.group_size: found {train.group_size}; allowed: at least 2 with train.scale 'group'"
     if train.minibatches > (episodes := train.groups * train.group_size):
         yield f"train.minibatches: found {train.minibatches}; allowed: at most the {episodes} episodes of a step"
-
-
-def needs_siblings(advantage: str) -> bool:
-    """Return whether the estimator called ``advantage`` compares the episodes of a group with each other."""
-    return advantage.endswith(("_loo", "_group")) or advantage.startswith(("group", "grpo"))
 
 
 def _read(source: str | Path) -> dict[str, Any]:
@@ -469,6 +467,7 @@ def _constraints(field: FieldInfo) -> Iterator[Any]:
 
 
 __all__ = [
+    "WITHOUT_SIBLINGS",
     "CheckpointConfig",
     "EnvConfig",
     "EvalConfig",
@@ -483,6 +482,5 @@ __all__ = [
     "build",
     "dump",
     "load",
-    "needs_siblings",
     "presets",
 ]
