@@ -1,0 +1,310 @@
+"""TextWorld games as an agentgym environment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gymnasium.error import ResetNeeded
+
+from agentgym.env import Environment, Info, info
+from agentgym.errors import UsageError, unknown_name
+from agentgym.spaces import ActionSpace, Messages
+from agentgym.types import Action, Message, Observation, Signal, StopReason, Task, as_action
+
+from . import text
+from .engine import Engine, Saved, Scene
+from .games import SPLIT_SHARES, Challenge, GameSettings, GameStore, Progress, default_cache_dir
+from .library import Library
+
+GAMES = {"demo": 200, "train": 500, "valid": 60, "test": 60}
+"""How many games each split holds unless told otherwise."""
+FILES = "files"
+"""The split made of the user's own game files."""
+PROMPT = "Play this text game and reach its goal. Answer with one command."
+SOURCE = "textworld"
+
+_NO_LOGIC = "the game has no TextWorld logic (.json) beside it"
+_NO_PLAN = "no winning plan is known for this game"
+_NO_SCORE = "the game keeps no score"
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where an episode stands, beside the game itself."""
+
+    turns: int = 0
+    progress: float | None = None
+    "1: won, 0: as far as at the start, negative: farther away; None: not known for this game."
+    ended: bool = False
+
+
+class TextWorldEnvironment(Environment):
+    """Text games: go, open, take, put and unlock until the objective is reached.
+
+    Splits ``demo``, ``train``, ``valid`` and ``test`` hold generated games, no game twice; ``files`` holds the user's.
+    Games are made on the spot when first asked for; `prepare` makes many at once. See the README beside this file
+    for the signals.
+
+    Args:
+        challenge: ``custom`` (rooms, objects, quest_length), or TextWorld's ``coin_collector`` or ``treasure_hunter``
+            (level).
+        games: How many games each split holds; splits left out keep their default (`GAMES`).
+        seed: Seed of the whole set of games.
+        files: Own games: ``.z8`` (best with TextWorld's ``.json`` beside it) or TextWorld's ``.json`` alone.
+        split: Where ``reset`` without a task draws from; by default ``files`` if there are any, else ``train``.
+        max_turns: Turns after which an episode is cut.
+        cache_dir: Where games are kept; by default ``$AGENTGYM_CACHE`` or ``~/.cache/agentgym``.
+        show_admissible: Whether observations list the commands that make sense.
+        hide: Commands, or first words of commands, left out of that list. They work all the same.
+    """
+
+    metadata = {"render_modes": []}
+
+    def __init__(
+        self,
+        *,
+        challenge: Challenge = "custom",
+        rooms: int = 2,
+        objects: int = 3,
+        quest_length: int = 3,
+        level: int = 1,
+        games: Mapping[str, int] | None = None,
+        seed: int = 0,
+        files: Sequence[str | Path] = (),
+        split: str | None = None,
+        max_turns: int = 30,
+        cache_dir: str | Path | None = None,
+        show_admissible: bool = True,
+        hide: Sequence[str] = ("examine", "look", "inventory"),
+    ) -> None:
+        self.observation_space = Messages()
+        self.action_space = ActionSpace()
+        self.settings = GameSettings(challenge, rooms, objects, quest_length, level, seed)
+        if max_turns < 1:
+            raise UsageError(f"max_turns is {max_turns}; an episode has at least 1 turn")
+        for name in games or {}:
+            if name not in SPLIT_SHARES:
+                raise unknown_name("split", name, SPLIT_SHARES)
+        self._sizes = {**GAMES, **(games or {})}
+        self._max_turns = max_turns
+        self._show_admissible = show_admissible
+        self._hide = tuple(hide)
+        cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self._store = GameStore(self.settings, cache)
+        self._library = Library([Path(file).expanduser() for file in files], cache)
+        self._tasks: dict[str, tuple[Task, ...]] = {}
+        self._by_id: dict[str, Task] = {}
+        self.split = split or (FILES if files else "train")
+        self.tasks(self.split)
+        self._engine: Engine | None = None
+        self._task: Task | None = None
+        self._standing = _Standing(ended=True)
+        self._first_plan = 0
+        self._shown: tuple[tuple[str, ...], str] = ((), "")
+        self._episode = 0
+        self._saved: dict[str, tuple[Saved, _Standing]] = {}
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Return the tasks of ``split``; no game is made for it."""
+        if split not in self._tasks:
+            known = [*self._sizes, *([FILES] if self._library.games else [])]
+            if split not in known:
+                raise unknown_name("split", split, known)
+            made = self._file_tasks() if split == FILES else self._generated_tasks(split)
+            self._tasks[split] = made
+            self._by_id.update({task.id: task for task in made})
+        return self._tasks[split]
+
+    def prepare(self, split: str, *, workers: int = 2, progress: Progress | None = None) -> None:
+        """Make the games of ``split`` that are not in the cache yet, ``workers`` at a time.
+
+        Interrupted, it goes on where it stopped. ``progress`` is called with (ready, wanted); by default a bar is
+        drawn if standard error is a terminal.
+        """
+        count = len(self.tasks(split))
+        if split == FILES:
+            return
+        if progress is None and sys.stderr.isatty():
+            with _Bar(f"TextWorld games, {split}") as bar:
+                self._store.prepare(split, count, workers, bar.update)
+        else:
+            self._store.prepare(split, count, workers, progress)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
+        """Start an episode; see `Environment.reset`."""
+        super().reset(seed=seed)
+        self._task = task = self._chosen((options or {}).get("task"))
+        self._standing = _Standing(ended=True)
+        self._saved.clear()
+        self._episode += 1
+        self._engine = self._library.engine(self._story(task), task.data.get("sha256"), self._engine)
+        scene = self._engine.reset()
+        self._first_plan = len(scene.plan or ())
+        self._standing = _Standing(progress=0.0 if self._first_plan else None)
+        room = text.opening(scene.raw, self._engine.objective)
+        holding = text.clean(self._engine.aside("inventory")) if self._engine.game else ""
+        lines = (self._engine.objective, room, holding)
+        observed = self._observation("\n".join(line for line in lines if line), scene)
+        return observed, self._info(scene, ())
+
+    def step(self, action: Action | str) -> tuple[Observation, float, bool, bool, Info]:
+        """Act; see `Environment.step`. The reward is the gain in score, as a share of the highest score."""
+        if self._standing.ended or self._engine is None or self._task is None:
+            raise ResetNeeded("the episode is over or has not begun; call reset()")
+        before, standing = self._engine.scene, self._standing
+        command = text.command(as_action(action).content)
+        if not command or text.out_of_world(command):
+            scene = replace(before, raw=text.REFUSED, understood=False)
+        else:
+            scene = self._engine.step(command)
+        progress = self._progress(scene)
+        done = scene.won or scene.lost
+        cut = not done and standing.turns + 1 >= self._task.max_turns
+        self._standing = _Standing(standing.turns + 1, progress, done or cut)
+        gain = self._score(scene.score - before.score)
+        signals = (
+            self._delta("progress", standing.progress, progress, standing.turns),
+            Signal("grounded", float(scene.understood), SOURCE, standing.turns),
+            Signal("score", gain, SOURCE, standing.turns, cause="" if gain is not None else _NO_SCORE),
+        )
+        stop = StopReason.DONE if done else StopReason.MAX_TURNS if cut else None
+        if stop:
+            signals += self._verdict(scene)
+        observed = self._observation(text.clean(scene.raw), scene)
+        return observed, gain or 0.0, done, cut, self._info(scene, signals, stop)
+
+    def snapshot(self) -> str:
+        """Save the episode as it stands; good until the next reset."""
+        if self._engine is None:
+            raise ResetNeeded("there is nothing to save before reset()")
+        state_ref = f"textworld-{self._episode}-{len(self._saved)}"
+        self._saved[state_ref] = (self._engine.save(), self._standing)
+        return state_ref
+
+    def restore(self, state_ref: str) -> None:
+        """Put the episode back as it stood at ``state_ref``, any number of times."""
+        if state_ref not in self._saved or self._engine is None:
+            raise unknown_name("snapshot of this episode", state_ref, self._saved)
+        saved, self._standing = self._saved[state_ref]
+        self._engine.load(saved)
+
+    def close(self) -> None:
+        """Free the interpreter. Closing twice is fine."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        self._standing = _Standing(ended=True)
+        self._saved.clear()
+
+    def _generated_tasks(self, split: str) -> tuple[Task, ...]:
+        name = f"textworld/{self.settings.name}/{split}"
+        return tuple(
+            Task(f"{name}/{index}", PROMPT, self._max_turns, split=split, data={"index": index})
+            for index in range(self._sizes[split])
+        )
+
+    def _file_tasks(self) -> tuple[Task, ...]:
+        return tuple(
+            Task(f"textworld/{FILES}/{name}", PROMPT, self._max_turns, split=FILES, data={"name": name, "sha256": sha})
+            for name, sha in self._library.hashes().items()
+        )
+
+    def _chosen(self, asked: Task | str | None) -> Task:
+        if asked is None:
+            tasks = self.tasks(self.split)
+            if not tasks:
+                raise UsageError(f"split '{self.split}' is empty; give games={{'{self.split}': n}} or another split")
+            return tasks[int(self.np_random.integers(len(tasks)))]
+        task_id = asked if isinstance(asked, str) else asked.id
+        for split in (*self._sizes, *([FILES] if self._library.games else [])):
+            self.tasks(split)
+        if task_id not in self._by_id:
+            raise unknown_name("task", task_id, self._by_id)
+        return self._by_id[task_id] if isinstance(asked, str) else asked
+
+    def _story(self, task: Task) -> Path:
+        if task.split == FILES:
+            return self._library.games[task.data["name"]]
+        return self._store.ensure(task.split, task.data["index"]) / "game.z8"
+
+    def _progress(self, scene: Scene) -> float | None:
+        """Share of the winning plan that is done. A game that cannot be won any more stands no better than at first."""
+        before = self._standing.progress
+        if before is None:
+            return None
+        if scene.won:
+            return 1.0
+        if scene.plan is None:
+            return min(before, 0.0)
+        return max(-1.0, 1.0 - len(scene.plan) / self._first_plan)
+
+    def _delta(self, name: str, before: float | None, after: float | None, turn: int) -> Signal:
+        if before is None or after is None:
+            has_logic = self._engine is not None and self._engine.game is not None
+            return Signal(name, None, SOURCE, turn, cause=_NO_PLAN if has_logic else _NO_LOGIC)
+        return Signal(name, after - before, SOURCE, turn)
+
+    def _score(self, points: int) -> float | None:
+        highest = self._engine.max_score if self._engine else 0
+        return points / highest if highest else None
+
+    def _verdict(self, scene: Scene) -> tuple[Signal, ...]:
+        """What is said of the trajectory as a whole."""
+        score = self._score(scene.score)
+        known = scene.won and self._first_plan > 0
+        why = _NO_PLAN if scene.won else "the game was not won"
+        return (
+            Signal("won", float(scene.won), SOURCE),
+            Signal("lost", float(scene.lost), SOURCE),
+            Signal("score", score, SOURCE, cause="" if score is not None else _NO_SCORE),
+            Signal(
+                "excess_steps",
+                float(self._standing.turns - self._first_plan) if known else None,
+                SOURCE,
+                cause="" if known else why,
+            ),
+        )
+
+    def _observation(self, said: str, scene: Scene) -> Observation:
+        if not (self._show_admissible and scene.admissible) or scene.won or scene.lost:
+            return (Message("user", said),)
+        if self._shown[0] is not scene.admissible:
+            commands = [command for command in scene.admissible if not self._hidden(command)]
+            self._shown = (scene.admissible, "\nCommands: " + " | ".join(commands))
+        return (Message("user", said + self._shown[1]),)
+
+    def _hidden(self, command: str) -> bool:
+        return command in self._hide or command.partition(" ")[0] in self._hide
+
+    def _info(self, scene: Scene, signals: tuple[Signal, ...], stop: StopReason | None = None) -> Info:
+        assert self._task is not None
+        hints = {"admissible": scene.admissible, "expert": scene.plan[0] if scene.plan else None}
+        return info(self._task, signals=signals, stop=stop, privileged=hints)
+
+
+class _Bar:
+    """A progress bar on standard error, from the first call of `update`."""
+
+    def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._row = self._bar.add_task(title, total=None)
+
+    def update(self, ready: int, wanted: int) -> None:
+        self._bar.update(self._row, completed=ready, total=wanted)
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+
