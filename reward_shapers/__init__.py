@@ -1,1 +1,12 @@
-"""Reward shapers, one idea a file: pure functions of what was recorded."""
+"""Rewards to choose from and to build with, one idea a file. The algebra itself is `agentgym.reward`.
+
+=============  =======================================================
+module         holds
+=============  =======================================================
+`recipes`      whole rewards by name, for configurations
+`outcome`      what the episode as a whole came to
+`step`         what each turn brought
+`gates`        conditions on signals
+`transforms`   changes of an amount: clip, affine, scale
+=============  =======================================================
+"""

@@ -1,0 +1,72 @@
+"""Finding a reward by name: what a configuration says, turned into a `Shaper`."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from agentgym.errors import ConfigError, unknown_name
+from agentgym.reward import Shaper, finite
+
+RECIPES = "agentgym.reward_shapers.recipes"
+"""The module whose ``__all__`` are the short names."""
+
+
+def resolve(name: str, params: Mapping[str, Any] | None = None) -> Shaper:
+    """Return the reward called ``name``: a recipe such as ``dense``, or ``module:attribute`` of your own.
+
+    The attribute is a `Shaper`, or a function that takes ``params`` and returns one.
+
+    Raises:
+        UnknownNameError: no such recipe, module or attribute.
+        ConfigError: a parameter is unknown, missing, of another type or not finite.
+    """
+    params = params or {}
+    if ":" in name:
+        try:
+            found = pkgutil.resolve_name(name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise unknown_name("reward", name, ["module:attribute"]) from error
+    else:
+        recipes = pkgutil.resolve_name(RECIPES)
+        if name not in recipes.__all__:
+            raise unknown_name("reward recipe", name, recipes.__all__)
+        found = getattr(recipes, name)
+    if isinstance(found, Shaper):
+        if params:
+            raise ConfigError(f"reward '{name}' is not a function and takes no parameters; got: {', '.join(params)}")
+        return found
+    if not callable(found):
+        raise ConfigError(f"reward '{name}' is a {type(found).__name__}, not a Shaper or a function returning one")
+    _check_params(name, inspect.signature(found), typing.get_type_hints(found), params)
+    shaper = found(**params)
+    if not isinstance(shaper, Shaper):
+        raise ConfigError(f"reward '{name}' returned a {type(shaper).__name__}, not a Shaper")
+    return shaper
+
+
+def _check_params(name: str, signature: inspect.Signature, types: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    known = signature.parameters
+    for key, value in params.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f" did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(f"reward '{name}' has no parameter '{key}';{hint} known: {', '.join(known) or 'none'}")
+        asked = types.get(key)
+        accepted = (float, int) if asked is float else asked
+        if asked in (bool, int, float, str) and (
+            not isinstance(value, accepted) or (isinstance(value, bool) and asked is not bool)  # type: ignore[arg-type]
+        ):
+            raise ConfigError(f"parameter '{key}' of reward '{name}' is {value!r}; it must be of type {asked.__name__}")
+        if isinstance(value, float):
+            finite(f"parameter '{key}' of reward '{name}'", value)
+    missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in params]
+    if missing:
+        raise ConfigError(f"reward '{name}' needs the parameters: {', '.join(missing)}")
+
+
+__all__ = ["RECIPES", "resolve"]

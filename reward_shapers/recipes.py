@@ -1,0 +1,60 @@
+"""Rewards by name: each function here is a recipe that a configuration may choose, with its parameters.
+
+Signals they read: ``won`` once at the end, and at each turn ``progress`` (gained by it), ``score`` (gained by it) and
+``grounded`` (1 where the world could carry the action out). A weight of 0 leaves the signal unread.
+"""
+
+from __future__ import annotations
+
+from agentgym.reward import Shaper
+
+from .gates import Level, accumulate
+from .gates import direct as direct_sum
+from .outcome import outcome as outcome_of
+from .step import step
+
+
+def outcome(signal: str = "won") -> Shaper:
+    """Return the outcome alone: ``won``."""
+    return outcome_of(signal)
+
+
+def dense(progress: float = 0.3, score: float = 0.0, grounded: float = 0.0, outcome: str = "won") -> Shaper:
+    """Return the outcome and, whatever it is, what each turn brought: ``won + 0.3*progress``."""
+    reward = outcome_of(outcome)
+    for weighted in _steps(progress=progress, score=score, grounded=grounded):
+        reward = reward + weighted.reward
+    return reward
+
+
+def gated(
+    grounded: float = 0.1,
+    score: float = 0.0,
+    progress: float = 0.3,
+    threshold: float = 0.0,
+    outcome: str = "won",
+) -> Shaper:
+    """Return the gated accumulation (G-RA, arXiv 2508.10548) of, lowest first, grounded, score, progress and outcome.
+
+    Each level is paid where every level above it sums to more than 0 over the episode, the outcome to more than
+    ``threshold``.
+    """
+    return accumulate(*_levels(grounded, score, progress, threshold, outcome))
+
+
+def direct(grounded: float = 0.1, score: float = 0.0, progress: float = 0.3, outcome: str = "won") -> Shaper:
+    """Return the same levels as `gated`, added up without gates (D-RA, arXiv 2508.10548)."""
+    return direct_sum(*_levels(grounded, score, progress, 0.0, outcome))
+
+
+def _levels(grounded: float, score: float, progress: float, threshold: float, outcome: str) -> list[Level]:
+    top = Level(outcome, outcome_of(outcome), threshold)
+    return [*_steps(grounded=grounded, score=score, progress=progress), top]
+
+
+def _steps(**weights: float) -> list[Level]:
+    """Return the weighted rewards of each turn, in the order given, as levels that pass above 0."""
+    return [Level(name, weight * step(name, low=-1.0, high=1.0)) for name, weight in weights.items() if weight]
+
+
+__all__ = ["dense", "direct", "gated", "outcome"]
