@@ -134,8 +134,8 @@ class Cells:
     values_GT: Reals | None = None
     bootstrap_G: Reals | None = None
     "Added after the last turn of a rollout; 0 where the episode terminated."
-    fallback_T: Reals | None = None
-    "Baseline of a turn that no other rollout reached, ``[..., T]``. It must not depend on this group. None: 0."
+    prior_T: Reals | None = None
+    "What a return-to-go from turn t was on average elsewhere, ``[..., T]``. It must not depend on this group."
 
     @property
     def known_GT(self) -> Bools:
@@ -211,22 +211,29 @@ def leave_one_out(cells: Cells) -> Reals:
     known_GT = whole_known(cells)
     member_G: Bools = np.any(known_GT, axis=-1)
     return_G = returns_to_go(cells.paid_GT, cells.gamma)[..., 0]
-    mean_G, others_G = _mean_of_others(return_G[..., None], member_G[..., None])
-    advantage_G = np.where(others_G > 0, return_G[..., None] - mean_G, 0.0)
+    sum_G, others_G = _sum_of_others(return_G[..., None], member_G[..., None])
+    advantage_G = np.where(others_G > 0, return_G[..., None] - sum_G / np.maximum(others_G, 1), 0.0)
     return _snapped(np.where(known_GT, advantage_G, 0.0), return_G[..., None])
 
 
 def turn_leave_one_out(cells: Cells) -> Reals:
     """Return G_it − b_it, where b_it is the mean of G_jt over the others j that reached turn t.
 
-    Unbiased, since b_it does not depend on what i does from t on. Where nobody else reached t, b_it is
-    ``fallback_T``; giving such a turn no advantage instead would bias the gradient.
+    Where fewer others than half the group are there, ``prior_T`` stands in for the missing ones: for m of n rollouts,
+    b_it = (Σ_j G_jt + k·prior_t) / (m + k) with k = max(0, ⌊n/2⌋ − m), at least 1 where i is alone. Without a prior
+    k is 0, and b_it is 0 where i is alone.
+
+    Unbiased, since b_it does not depend on what i does from t on; giving no advantage to a lone turn would not be.
+    Half: the mean of one or two siblings is noisier than no baseline, and while half the group is there the prior
+    has no say, so that a group of equals stays at exactly 0.
     """
     known_GT = rest_known(cells)
     return_GT = returns_to_go(cells.ahead_GT, cells.gamma)
-    mean_GT, others_GT = _mean_of_others(return_GT, known_GT)
-    alone = 0.0 if cells.fallback_T is None else cells.fallback_T[..., None, :]
-    baseline_GT = np.where(others_GT > 0, mean_GT, alone)
+    sum_GT, others_GT = _sum_of_others(return_GT, known_GT)
+    if cells.prior_T is not None:
+        missing_GT = np.maximum(max(1, known_GT.shape[-2] // 2) - others_GT, 0)
+        sum_GT, others_GT = sum_GT + missing_GT * cells.prior_T[..., None, :], others_GT + missing_GT
+    baseline_GT = sum_GT / np.maximum(others_GT, 1)
     return _snapped(np.where(known_GT, return_GT - baseline_GT, 0.0), return_GT)
 
 
@@ -309,8 +316,8 @@ ESTIMATORS: Mapping[str, Estimator] = {
 class TurnBaseline:
     """Moving average of the return-to-go at each turn index, by task family and component.
 
-    The baseline of ``turn_rtg_loo`` for a turn that no sibling reached. It stays unbiased as long as a group is
-    estimated *before* it is put in: `estimate` first, then `update`.
+    ``turn_rtg_loo`` lets it stand in for siblings on turns that few of them reached. That stays unbiased as long as a
+    group is estimated *before* it is taken in: `estimate` first, then `update`.
 
     The average weighs by rollouts: with s ← d·s + Σ G_t and c ← d·c + #alive at each update that sees turn t,
     the value is s / c, and 0 for a turn never seen.
@@ -498,11 +505,11 @@ def _columns(
     weights = group.weights or (1.0,) * len(group.components)
 
     def cells(name: str, reward_GT: Reals, measured_GT: Bools | None) -> Cells:
-        fallback_T = None if baseline is None else baseline.values(turns, family=group.family, component=name)
+        prior_T = None if baseline is None else baseline.values(turns, family=group.family, component=name)
         end_G = group.bootstrap_G
         if end_G is not None:
             end_G = np.zeros_like(end_G) if group.truncated_G is None else np.where(group.truncated_G, end_G, 0.0)
-        return Cells(reward_GT, group.alive_GT, measured_GT, gamma, lam, group.values_GT, end_G, fallback_T)
+        return Cells(reward_GT, group.alive_GT, measured_GT, gamma, lam, group.values_GT, end_G, prior_T)
 
     measured_GTC = group.measured_GTC
     if group.has_critic:
@@ -544,12 +551,10 @@ def _masked_mean(x: Reals, mask: Bools, *, axis: tuple[int, ...]) -> Reals:
     return np.asarray(total / np.maximum(mask.sum(axis, keepdims=True), 1), np.float64)
 
 
-def _mean_of_others(x_GT: Reals, mask_GT: Bools) -> tuple[Reals, NDArray[np.int64]]:
-    """Return, for each cell, the mean over the other masked rows of its column, and how many there are."""
+def _sum_of_others(x_GT: Reals, mask_GT: Bools) -> tuple[Reals, NDArray[np.int64]]:
+    """Return, for each cell, the sum over the other masked rows of its column, and how many there are."""
     kept_GT = np.where(mask_GT, x_GT, 0.0)
-    others_GT = mask_GT.sum(-2, keepdims=True) - mask_GT
-    total_GT = kept_GT.sum(-2, keepdims=True) - kept_GT
-    return total_GT / np.maximum(others_GT, 1), others_GT
+    return kept_GT.sum(-2, keepdims=True) - kept_GT, mask_GT.sum(-2, keepdims=True) - mask_GT
 
 
 def _snapped(advantage_GT: Reals, return_GT: Reals) -> Reals:

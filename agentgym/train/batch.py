@@ -56,13 +56,16 @@ class Batch:
 
 
 def rows(
-    trajectory: Trajectory, advantage_T: NDArray[np.float64] | None = None, return_T: NDArray[np.float64] | None = None
+    trajectory: Trajectory,
+    advantage_T: NDArray[np.float64] | None = None,
+    return_T: NDArray[np.float64] | None = None,
+    *,
+    version: int | None = None,
 ) -> list[Row]:
     """Return one row for each segment of ``trajectory``, each turn's advantage on all the tokens it wrote.
 
     Raises:
-        UsageError: an advantage is given, but a token was sampled by weights nobody knows: such tokens are never
-            trained by reinforcement.
+        UsageError: a token was not sampled by the weights of ``version``; such tokens are never trained.
     """
     turns = trajectory.turns
     advantages = np.zeros(len(turns)) if advantage_T is None else advantage_T
@@ -74,8 +77,11 @@ def rows(
             if turn.segment != segment:
                 continue
             sample = turn.sample
-            if advantage_T is not None and (sample.versions_N == UNKNOWN_VERSION).any():
-                raise UsageError(f"turn {t} of {trajectory.id} was not sampled by known weights and cannot be trained")
+            if version is not None and (sample.versions_N != version).any():
+                found = ", ".join(str(v) for v in np.unique(sample.versions_N))
+                raise UsageError(
+                    f"turn {t} of {trajectory.id} was sampled by weights of version {found}, not {version}: not trained"
+                )
             before, wrote = len(turn.prompt_ids_N), len(sample.token_ids_N)
             for name, given, written in (
                 ("ids_N", turn.prompt_ids_N, sample.token_ids_N),

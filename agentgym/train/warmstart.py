@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from agentgym.policy import sample_seed
+from agentgym.render import Renderer
 from agentgym.train.batch import Row
 from agentgym.train.learner import Learner
+from agentgym.types import UNKNOWN_VERSION, TokenIds, Trajectory
 
 
 @dataclass(slots=True)
@@ -30,9 +33,45 @@ class Progress:
         """Return the fields as plain data for a checkpoint."""
         return {name: getattr(self, name) for name in self.__slots__}
 
+    def losses(self) -> dict[str, float]:
+        """Return the losses of the last epoch and the best one so far."""
+        return {"train_loss": self.train_loss, "valid_loss": self.valid_loss, "best_loss": self.best_loss}
+
     def converged(self, patience: int, max_epochs: int) -> bool:
         """Return whether the held-out loss has not fallen for ``patience`` epochs, or the epochs are used up."""
         return self.epoch >= max_epochs or self.epoch - self.best_epoch >= patience
+
+
+def as_row(renderer: Renderer, trajectory: Trajectory) -> Row:
+    """Return an episode that nobody sampled as one row of tokens, its answers to be imitated."""
+    ids: list[TokenIds] = []
+    written: list[bool] = []
+    turn: list[int] = []
+    for t, (before, after) in enumerate(pairwise((None, *trajectory.turns))):
+        assert after is not None
+        prompt = renderer.start(after.observation) if before is None else renderer.bridge("stop", after.observation)
+        answer = renderer.answer(after.sample.message)
+        ids += [prompt, answer]
+        written += [False] * len(prompt) + [True] * len(answer)
+        turn += [t] * (len(prompt) + len(answer))
+    n = len(written)
+    unknown = np.full(n, np.nan, np.float32)
+    return Row(
+        ids_N=np.concatenate(ids),
+        mask_N=np.asarray(written),
+        logprobs_N=unknown,
+        versions_N=np.full(n, UNKNOWN_VERSION, np.int32),
+        advantage_N=np.zeros(n, np.float32),
+        turn_N=np.asarray(turn, np.int32),
+        return_N=unknown,
+        rollout_id=trajectory.id,
+    )
+
+
+def check_rendering(renderer: Renderer, trajectory: Trajectory) -> None:
+    """Prove on a real episode that the conversation can be extended token by token; see `Renderer.check`."""
+    turns = trajectory.turns
+    renderer.check([turn.observation for turn in turns], [turn.sample.message for turn in turns[:-1]])
 
 
 def split(rows: Sequence[Row], valid_fraction: float) -> tuple[list[Row], list[Row]]:
@@ -79,4 +118,4 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         yield current
 
 
-__all__ = ["Progress", "epochs", "split"]
+__all__ = ["Progress", "as_row", "check_rendering", "epochs", "split"]

@@ -1,0 +1,120 @@
+"""From priced trajectories to an advantage for each turn of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentgym.ledger import Ledger
+from agentgym.reward import Shaper
+from agentgym.train.advantage import GroupRewards, Scale, TurnBaseline, estimate, has_signal
+from agentgym.types import Group, Trajectory
+
+Reals = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Priced:
+    """A group with its ledgers, one for each trajectory."""
+
+    group: Group
+    ledgers: tuple[Ledger, ...]
+
+    @property
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """Return the group's trajectories."""
+        return self.group.trajectories
+
+
+def price(shaper: Shaper, groups: Sequence[Group]) -> list[Priced]:
+    """Return each group with what ``shaper`` pays its trajectories."""
+    return [Priced(group, tuple(shaper(group))) for group in groups]
+
+
+@dataclass(frozen=True, slots=True)
+class Crediting:
+    """How credit becomes an advantage: the settings of `agentgym.train.advantage.estimate`."""
+
+    name: str
+    gamma: float = 1.0
+    lam: float = 1.0
+    by_component: bool = False
+    scale: Scale = "none"
+
+
+def advantages(
+    priced: Sequence[Priced], crediting: Crediting, *, baseline: TurnBaseline, values: Sequence[Reals | None]
+) -> list[Reals]:
+    """Return the advantages (G, T) of each group, T being its longest episode.
+
+    ``values`` holds for each group the value head's (G, T + 1) estimates, the last column what it expects after a
+    rollout's end, or None. ``baseline`` is read and then
+    updated, so that a group is never measured against itself.
+    """
+    grids = [group_rewards(p, v) for p, v in zip(priced, values, strict=True)]
+    result = estimate(
+        grids,
+        name=crediting.name,
+        gamma=crediting.gamma,
+        lam=crediting.lam,
+        by_component=crediting.by_component,
+        scale=crediting.scale,
+        baseline=baseline,
+    )
+    baseline.update(grids)
+    return result
+
+
+def group_rewards(priced: Priced, values_GT: Reals | None = None) -> GroupRewards:
+    """Return the group's ledgers on a dense grid of rollouts, turns and components, their weights taken out."""
+    ledgers = priced.ledgers
+    components = ledgers[0].component_names
+    size, longest = len(ledgers), max(1, *(len(t.turns) for t in priced.trajectories))
+    reward = np.zeros((size, longest, len(components)))
+    measured = np.ones((size, longest, len(components)), bool)
+    alive = np.zeros((size, longest), bool)
+    for g, (ledger, trajectory) in enumerate(zip(ledgers, priced.trajectories, strict=True)):
+        turns = len(trajectory.turns)
+        alive[g, :turns] = True
+        mask = ledger.mask_CT().T[:turns]
+        measured[g, :turns] = mask
+        reward[g, :turns] = np.where(mask, ledger.credit_CT().T[:turns], 0.0)
+    weights = _weights(ledgers)
+    reward /= weights
+    truncated = np.asarray([trajectory.stop.truncated for trajectory in priced.trajectories])
+    return GroupRewards(
+        reward_GTC=reward,
+        alive_GT=alive,
+        components=components,
+        weights=tuple(weights.tolist()),
+        measured_GTC=measured,
+        truncated_G=truncated,
+        values_GT=values_GT[:, :longest] if values_GT is not None else None,
+        bootstrap_G=values_GT[:, longest] if values_GT is not None else None,
+        family=_family(priced.trajectories[0]),
+    )
+
+
+def viable(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Return those that say something about the policy and hold a turn to learn from."""
+    return [t for t in trajectories if t.stop.scored and t.turns]
+
+
+def _weights(ledgers: Sequence[Ledger]) -> Reals:
+    """Return the weight (C,) under which each component was paid, 1 where none was or they differ."""
+    weights = np.ones(len(ledgers[0].component_names))
+    for c in range(len(weights)):
+        found = {float(w) for ledger in ledgers for w in ledger.weight[ledger.component == c]}
+        if len(found) == 1 and (only := found.pop()):
+            weights[c] = only
+    return weights
+
+
+def _family(trajectory: Trajectory) -> str:
+    return trajectory.task.id.rsplit("/", 1)[0]
+
+
+__all__ = ["Crediting", "Priced", "advantages", "group_rewards", "has_signal", "price", "viable"]
