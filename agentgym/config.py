@@ -159,6 +159,8 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """Measuring on tasks that are not trained on."""
 
+    success: str = "won"
+    "Signal of a whole episode that is 1 where it succeeded."
     split: str = "valid"
     games: Whole = 100
     "Tasks of one evaluation while training."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -39,6 +39,12 @@ class Environment(gymnasium.Env[Observation, "Action | str"]):
 
         Raises:
             UnknownNameError: there is no such split.
+        """
+
+    def prepare(self, split: str, *, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> None:
+        """Make whatever the tasks of ``split`` need and lack, ``workers`` at a time. A world without such has nothing to do.
+
+        Interrupted, it goes on where it stopped. ``progress`` is called with (ready, wanted).
         """
 
     @abstractmethod

@@ -25,7 +25,7 @@ from agentgym.policy import Policy, sample_seed
 from agentgym.policy.embedded import EmbeddedPolicy, load
 from agentgym.policy.scripted import ScriptedPolicy, expert, random_admissible
 from agentgym.remote import WorkerPool
-from agentgym.reward_shapers.recipes import resolve
+from agentgym.recipes import resolve
 from agentgym.rollout import Deadlines, Request, Rollouts, completed, group_requests
 from agentgym.store import RunFolder
 from agentgym.train import warmstart
@@ -158,7 +158,8 @@ class Trainer:
 
     async def _tasks(self, split: str, count: int) -> list[Task]:
         """Return the first ``count`` tasks of a split, ready to be played."""
-        self.observer.phase(f"prepare the {split} tasks", count)
+        tasks = self._environment.tasks(split)
+        self.observer.phase(f"prepare the {split} tasks", len(tasks))
         done = 0
 
         def progress(ready: int, total: int) -> None:
@@ -167,10 +168,10 @@ class Trainer:
             done = ready
 
         prepare = partial(
-            self._environment.prepare, split, count=count, workers=self.config.env.workers, progress=progress
+            self._environment.prepare, split, workers=self.config.env.workers, progress=progress
         )
         await asyncio.get_running_loop().run_in_executor(None, prepare)
-        return list(self._environment.tasks(split)[:count])
+        return list(tasks[:count])
 
     def _train_tasks(self) -> int:
         available = len(self._environment.tasks(self.config.train.split))
