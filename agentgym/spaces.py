@@ -68,7 +68,7 @@ class Messages(gymnasium.Space[Observation]):
         return "Messages()"
 
 
-class ActionSpace(gymnasium.Space["Action | str"]):
+class ActionSpace(gymnasium.Space[Action | str]):
     """An assistant message, or a plain string that stands for one."""
 
     def __init__(self, max_length: int | None = None, seed: int | np.random.Generator | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,10 @@ class Engine:
         self.game = game
         self.objective: str = game.objective if game else ""
         self.max_score: int = game.max_score if game else 0
-        self._machine = jericho.FrotzEnv(str(story), seed=_RNG_SEED)
+        with warnings.catch_warnings():
+            # It says so of every game but a list of classics, and TextWorld's need none of what is missing.
+            warnings.simplefilter("ignore", jericho.UnsupportedGameWarning)
+            self._machine = jericho.FrotzEnv(str(story), seed=_RNG_SEED)
         self._logic = Inform7Game(game) if game else None
         self._progression: Any = None
         self._scene: Scene | None = None

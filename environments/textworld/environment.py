@@ -6,8 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import gymnasium
 from gymnasium.error import ResetNeeded
 
 from agentgym.env import Environment, Info, info
@@ -60,9 +61,10 @@ class TextWorldEnvironment(Environment):
         cache_dir: Where games are kept; by default ``$AGENTGYM_CACHE`` or ``~/.cache/agentgym``.
         show_admissible: Whether observations list the commands that make sense.
         hide: Commands, or first words of commands, left out of that list. They work all the same.
+        terse: Whether the objective is told without TextWorld's words of welcome and farewell (some 25 tokens).
     """
 
-    metadata = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class TextWorldEnvironment(Environment):
         cache_dir: str | Path | None = None,
         show_admissible: bool = True,
         hide: Sequence[str] = ("examine", "look", "inventory"),
+        terse: bool = True,
     ) -> None:
         self.observation_space = Messages()
         self.action_space = ActionSpace()
@@ -93,6 +96,7 @@ class TextWorldEnvironment(Environment):
         self._max_turns = max_turns
         self._show_admissible = show_admissible
         self._hide = tuple(hide)
+        self._terse = terse
         cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self._store = GameStore(self.settings, cache)
         self._library = Library([Path(file).expanduser() for file in files], cache)
@@ -136,7 +140,7 @@ class TextWorldEnvironment(Environment):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start an episode; see `Environment.reset`."""
-        super().reset(seed=seed)
+        gymnasium.Env.reset(self, seed=seed)
         self._task = task = self._chosen((options or {}).get("task"))
         self._standing = _Standing(ended=True)
         self._saved.clear()
@@ -147,7 +151,8 @@ class TextWorldEnvironment(Environment):
         self._standing = _Standing(progress=0.0 if self._first_plan else None)
         room = text.opening(scene.raw, self._engine.objective)
         holding = text.clean(self._engine.aside("inventory")) if self._engine.game else ""
-        lines = (self._engine.objective, room, holding)
+        goal = self._engine.objective
+        lines = (text.terse(goal) if self._terse else goal, room, holding)
         observed = self._observation("\n".join(line for line in lines if line), scene)
         return observed, self._info(scene, ())
 
@@ -306,5 +311,3 @@ class _Bar:
 
     def __exit__(self, *exc: object) -> None:
         self._bar.stop()
-
-

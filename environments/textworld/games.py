@@ -58,7 +58,7 @@ _generator = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class GameSettings:
-    """What games to make. ``level`` is for the challenges, ``rooms``, ``objects`` and ``quest_length`` for custom games."""
+    """What games to make: ``level`` says it for the challenges, the other sizes for custom games."""
 
     challenge: Challenge = "custom"
     rooms: int = 2

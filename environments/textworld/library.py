@@ -60,9 +60,10 @@ class Library:
                 self._opened.popitem(last=False)
         self._opened.move_to_end(story)
         made_as = kept[2].metadata.get("z8_sha256") if kept[2] else None
-        for expected, way_out in ((sha256, "make the tasks again"), (made_as, "delete its folder to have it made anew")):
+        for expected, way_out in ((sha256, "make the tasks again"), (made_as, "delete its folder to make it anew")):
             if expected and expected != kept[1]:
-                raise TaskError(f"{story} has changed since it was recorded ({kept[1][:12]}, not {expected[:12]}); {way_out}")
+                found = f"{kept[1][:12]}, not {expected[:12]}"
+                raise TaskError(f"{story} has changed since it was recorded ({found}); {way_out}")
         return kept[2]
 
     def _story_of(self, file: Path) -> Path:
@@ -108,7 +109,8 @@ def _load_logic(path: Path) -> Game:
     try:
         return Game.deserialize(json.loads(path.read_bytes()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TaskError(f"{path} is not a game saved by TextWorld ({error!r}); give the .json written by tw-make") from error
+        message = f"{path} is not a game saved by TextWorld ({error!r}); give the .json written by tw-make"
+        raise TaskError(message) from error
 
 
 def _stamp(path: Path) -> tuple[int, int]:

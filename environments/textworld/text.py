@@ -15,6 +15,11 @@ _OUT_OF_WORLD = re.compile(
     r"objects|y|yes|n?o)(?:\s.*)?",
     re.IGNORECASE,
 )
+_WELCOME = re.compile(r".*?[.!]\s+(?=(?:First\b|Your first objective\b))", re.DOTALL)
+_FAREWELL = re.compile(
+    r"\s*(?:Once that's all handled, you can stop!|And once you've done that, you win!|And if you do that, you're the "
+    r"winner!|That's it!|Got that\? Good!|Alright, thanks!)\s*$"
+)
 _MAX_COMMAND = 120
 
 REFUSED = "That's not something you can do in this world."
@@ -25,6 +30,11 @@ def clean(raw: str) -> str:
     text = _EPILOGUE.sub(r"\1", raw)
     text = _STATUS_LINE.sub("", text)
     return " ".join(_ROOM_TITLE.sub(r"\1.", text).split())
+
+
+def terse(objective: str) -> str:
+    """Return the objective without TextWorld's words of welcome and farewell; every instruction stays."""
+    return _FAREWELL.sub("", _WELCOME.sub("", objective, count=1))
 
 
 def opening(raw: str, objective: str) -> str:

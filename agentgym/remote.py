@@ -1,0 +1,324 @@
+"""Worlds in other processes: isolated when they crash, hang or leak, and parallel where threads are not.
+
+A `WorkerPool` starts processes (`agentgym.worker`) and hands out `RemoteEnvironment`\\ s, which behave as the
+environment they stand for. Faults are told apart: what the environment raises comes back as it is where it is ours,
+or as an `InfrastructureError` with its traceback; a process that is gone is a `WorkerDiedError`; one that does not
+answer in time is killed, which is a `DeadlineError`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from agentgym import errors
+from agentgym.env import Environment, Info
+from agentgym.errors import AgentgymError, DeadlineError, InfrastructureError, UsageError, WorkerDiedError
+from agentgym.spaces import ActionSpace, Messages
+from agentgym.types import Action, Observation, Task
+from agentgym.wire import (
+    Json,
+    info_from_json,
+    message_to_json,
+    observation_from_json,
+    task_from_json,
+    task_to_json,
+)
+
+_LAST_WORDS = 40
+_CLOSE_TIMEOUT_S = 2.0
+_READ_SIZE = 1 << 16
+_FOREIGN_ERRORS: dict[str, type[Exception]] = {
+    "NotImplementedError": NotImplementedError,
+    "ResetNeeded": gymnasium.error.ResetNeeded,
+}
+
+
+class Worker:
+    """One worker process. Calls from many threads queue up; each has the process to itself."""
+
+    def __init__(self, title: str) -> None:
+        command = [sys.executable, "-m", "agentgym.worker", str(os.getpid())]
+        self.title = title
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._requests, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._requests, False)
+        self._writable, self._readable = select.poll(), select.poll()
+        self._writable.register(self._requests, select.POLLOUT)
+        self._readable.register(self._answers, select.POLLIN)
+        self._encode = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
+        self._buffer = bytearray()
+        self._lock = threading.Lock()
+        self._gone: str | None = None
+        self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._listener = threading.Thread(target=self._listen, daemon=True, name=f"stderr of {title}")
+        self._listener.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be called."""
+        return self._gone is None and self._process.poll() is None
+
+    def call(self, request: Json, timeout_s: float) -> Any:
+        """Return the answer to ``request``.
+
+        Raises:
+            WorkerDiedError: the process is gone.
+            DeadlineError: no answer within ``timeout_s``; the process is killed.
+            AgentgymError: what the environment raised.
+        """
+        line = self._encode(request).encode() + b"\n"
+        with self._lock:
+            if self._gone is not None:
+                raise WorkerDiedError(self._gone)
+            deadline = time.monotonic() + timeout_s
+            try:
+                self._send(line, deadline)
+                answer = json.loads(self._receive(deadline))
+            except TimeoutError:
+                self._bury(f"did not answer '{request['op']}' within {timeout_s:g} s and was killed")
+                raise DeadlineError(self._gone) from None
+            except (OSError, EOFError, ValueError):
+                self._bury("died")
+                raise WorkerDiedError(self._gone) from None
+        if "error" in answer:
+            raise self._rebuilt(answer["error"])
+        return answer["ok"]
+
+    def close(self) -> None:
+        """End the process: its input ends, and what does not stop is killed. Closing twice is fine."""
+        if self._gone is None:
+            self._gone = f"{self.title} is closed"
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        try:
+            self._process.wait(_CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._listener.join(_CLOSE_TIMEOUT_S)
+
+    def _send(self, line: bytes, deadline: float) -> None:
+        sent = 0
+        while sent < len(line):
+            try:
+                sent += os.write(self._requests, line[sent:] if sent else line)
+            except BlockingIOError:
+                self._await(self._writable, deadline)
+
+    def _receive(self, deadline: float) -> bytes:
+        while True:
+            self._await(self._readable, deadline)
+            part = os.read(self._answers, _READ_SIZE)
+            if not part:
+                raise EOFError
+            if part.endswith(b"\n"):
+                line = bytes(self._buffer) + part if self._buffer else part
+                self._buffer.clear()
+                return line
+            self._buffer += part
+
+    @staticmethod
+    def _await(poll: select.poll, deadline: float) -> None:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError
+
+    def _bury(self, what: str) -> None:
+        self._process.kill()
+        code = self._process.wait()
+        self._listener.join(_CLOSE_TIMEOUT_S)
+        said = "\n".join(self._last_words)
+        self._gone = f"{self.title} {what} (exit code {code})" + (f"; its last words:\n{said}" if said else "")
+
+    def _listen(self) -> None:
+        assert self._process.stderr
+        with self._process.stderr as stream:
+            for line in stream:
+                self._last_words.append(line.decode(errors="replace").rstrip())
+
+    def _rebuilt(self, error: Json) -> Exception:
+        known = getattr(errors, error["class"], None)
+        if isinstance(known, type) and issubclass(known, AgentgymError):
+            return known(error["text"])
+        if error["class"] in _FOREIGN_ERRORS:
+            return _FOREIGN_ERRORS[error["class"]](error["text"])
+        return InfrastructureError(f"the environment failed in {self.title}:\n{error['trace']}")
+
+
+class RemoteEnvironment(Environment):
+    """An environment that lives in a `Worker`. Get it from `WorkerPool.environment`."""
+
+    def __init__(self, worker: Worker, number: int, call_timeout_s: float) -> None:
+        self.observation_space = Messages()
+        self.action_space = ActionSpace()
+        self.worker = worker
+        self._number = number
+        self._call_timeout_s = call_timeout_s
+        self._tasks: dict[str, tuple[Task, ...]] = {}
+        self._closed = False
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Return the tasks of ``split``; see `Environment.tasks`."""
+        if split not in self._tasks:
+            self._tasks[split] = tuple(task_from_json(task) for task in self._call("tasks", split=split))
+        return self._tasks[split]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
+        """Start an episode; see `Environment.reset`."""
+        gymnasium.Env.reset(self, seed=seed)
+        if options and isinstance(options.get("task"), Task):
+            options = {**options, "task": task_to_json(options["task"])}
+        observation, info = self._call("reset", seed=seed, options=options)
+        return observation_from_json(observation), info_from_json(info)
+
+    def step(self, action: Action | str) -> tuple[Observation, float, bool, bool, Info]:
+        """Act; see `Environment.step`."""
+        sent = action if isinstance(action, str) else message_to_json(action)
+        observation, reward, terminated, truncated, info = self._call("step", action=sent)
+        return observation_from_json(observation), reward, terminated, truncated, info_from_json(info)
+
+    def snapshot(self) -> str:
+        """Save the world as it stands; see `Environment.snapshot`."""
+        return str(self._call("snapshot"))
+
+    def restore(self, state_ref: str) -> None:
+        """Put the world back; see `Environment.restore`."""
+        self._call("restore", state_ref=state_ref)
+
+    def close(self) -> None:
+        """Give the environment back. Closing twice is fine, and so is closing after the worker died."""
+        if not self._closed:
+            self._closed = True
+            if self.worker.alive:
+                try:
+                    self.worker.call({"op": "close", "env": self._number}, self._call_timeout_s)
+                except InfrastructureError:
+                    return
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was given back."""
+        return self._closed
+
+    def _call(self, op: str, **request: Any) -> Any:
+        if self._closed:
+            raise gymnasium.error.ResetNeeded("this environment is closed; ask the pool for another")
+        return self.worker.call({"op": op, "env": self._number, **request}, self._call_timeout_s)
+
+
+class WorkerPool:
+    """Processes that host environments of one kind. Thread-safe.
+
+    Args:
+        name: What `agentgym.registry.make` takes: ``textworld``, or ``module:Class``.
+        kwargs: Its arguments, as JSON can hold them (paths become strings).
+        workers: How many processes; they start when they are first needed.
+        call_timeout_s: How long any call may take before its worker is killed.
+        start_timeout_s: The same for starting a worker and making an environment in it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kwargs: dict[str, Any] | None = None,
+        *,
+        workers: int = 2,
+        call_timeout_s: float = 60.0,
+        start_timeout_s: float = 60.0,
+    ) -> None:
+        if workers < 1:
+            raise UsageError(f"workers is {workers}; a pool has at least 1")
+        self.name = name
+        self.kwargs = dict(kwargs or {})
+        self._call_timeout_s = call_timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._lock = threading.Lock()
+        self._workers: list[Worker | None] = [None] * workers
+        self._hosted: list[weakref.WeakSet[RemoteEnvironment]] = [weakref.WeakSet() for _ in range(workers)]
+        self._numbers = 0
+        self._closed = False
+        self._finalizer = weakref.finalize(self, _close_all, self._workers)
+
+    def environment(self) -> RemoteEnvironment:
+        """Return a new environment on the worker that hosts the fewest; a worker that died is replaced.
+
+        Raises:
+            UsageError: the pool is closed, or the environment cannot be made of these arguments.
+            InfrastructureError: no worker could be started.
+        """
+        with self._lock:
+            if self._closed:
+                raise UsageError("this WorkerPool is closed; make a new one")
+            slot = min(range(len(self._workers)), key=self._load)
+            worker = self._worker(slot)
+            number, self._numbers = self._numbers, self._numbers + 1
+            environment = RemoteEnvironment(worker, number, self._call_timeout_s)
+            self._hosted[slot].add(environment)
+        request = {"op": "make", "env": number, "name": self.name, "kwargs": self.kwargs, "path": sys.path}
+        try:
+            worker.call(request, self._start_timeout_s)
+        except AgentgymError:
+            with self._lock:
+                self._hosted[slot].discard(environment)
+            raise
+        return environment
+
+    def close(self) -> None:
+        """End all workers. Closing twice is fine."""
+        with self._lock:
+            self._closed = True
+            self._finalizer()
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _load(self, slot: int) -> int:
+        return sum(not environment.closed for environment in self._hosted[slot])
+
+    def _worker(self, slot: int) -> Worker:
+        worker = self._workers[slot]
+        if worker is None or not worker.alive:
+            if worker is not None:
+                worker.close()
+            worker = self._workers[slot] = Worker(f"worker {slot} of '{self.name}'")
+            self._hosted[slot] = weakref.WeakSet()
+        return worker
+
+
+def _close_all(workers: list[Worker | None]) -> None:
+    for worker in workers:
+        if worker is not None:
+            worker.close()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    raise UsageError(f"{value!r} cannot be sent to a worker; use strings, numbers, lists and dicts")
+
+
+__all__ = ["RemoteEnvironment", "Worker", "WorkerPool"]
