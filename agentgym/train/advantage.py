@@ -44,7 +44,7 @@ DType = TypeVar("DType", bound=np.generic)
 EPSILON = 1e-6
 """Added to a standard deviation where the published formula adds one (grpo, reinforce_pp)."""
 ROUNDING = 1e-12
-"""A difference below this share of a group's largest return is rounding, and is set to exactly 0."""
+"""A difference below this share of the largest number it came from is rounding, and is set to exactly 0."""
 SUM = "sum"
 """Column under which a group is priced once a critic's word about the weighted sum takes part."""
 
@@ -467,9 +467,9 @@ def _part(estimator: Estimator, cells: Cells, weight: float) -> _Part:
 
 
 def _total(part: Mapping[str, _Part]) -> _Part:
-    advantage_GT = sum((p.weight * p.advantage_GT for p in part.values()), start=np.zeros(()))
+    weighted_CGT = np.stack([p.weight * p.advantage_GT for p in part.values()])
     known_GT = np.logical_or.reduce([p.known_GT for p in part.values()])
-    return _Part(np.asarray(advantage_GT, np.float64), known_GT, 1.0)
+    return _Part(_snapped(weighted_CGT.sum(0), np.abs(weighted_CGT).max(0)), known_GT, 1.0)
 
 
 def _normalised(
@@ -557,9 +557,9 @@ def _sum_of_others(x_GT: Reals, mask_GT: Bools) -> tuple[Reals, NDArray[np.int64
     return kept_GT.sum(-2, keepdims=True) - kept_GT, mask_GT.sum(-2, keepdims=True) - mask_GT
 
 
-def _snapped(advantage_GT: Reals, return_GT: Reals) -> Reals:
-    """Set what is only rounding of the returns to exactly 0, so that no later division blows it up."""
-    limit = ROUNDING * np.abs(return_GT).max(axis=(-2, -1), keepdims=True, initial=0.0)
+def _snapped(advantage_GT: Reals, source_GT: Reals) -> Reals:
+    """Set what is only rounding of ``source_GT`` to exactly 0, so that no later division blows it up."""
+    limit = ROUNDING * np.abs(source_GT).max(axis=(-2, -1), keepdims=True, initial=0.0)
     return np.where(np.abs(advantage_GT) <= limit, 0.0, advantage_GT)
 
 
