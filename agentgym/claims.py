@@ -5,7 +5,8 @@ Signals are read once; from there on pricing is array arithmetic over all trajec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -108,7 +109,7 @@ class Measured:
     def openness_GT(self, gate: Gate) -> Reals:
         """Return how far ``gate`` is open, (G, T)."""
         if gate not in self._openness:
-            openness_GT = np.broadcast_to(gate.decide(self), (len(self.turns_G), self.width))
+            openness_GT = gate.decide(self) + np.zeros((len(self.turns_G), self.width))
             if ((openness_GT < 0) | (openness_GT > 1)).any():
                 raise UsageError(f"gate '{gate}' must decide between 0 and 1, or NaN where it cannot")
             self._openness[gate] = openness_GT
@@ -150,7 +151,7 @@ class Measured:
         return claim
 
     def lift(self, name: str, scope: Scope, amounts: Sequence[object]) -> Claim:
-        """Return what a function pays as a claim: ``amounts`` holds one amount for each trajectory or each of its turns.
+        """Return what a function pays as a claim: ``amounts`` has one for each trajectory, or for each of its turns.
 
         Raises:
             UsageError: it holds something else, or an infinite amount.
@@ -162,8 +163,8 @@ class Measured:
             rows = []
         expected = [(turns,) if scope == "turn" else () for turns in self.turns_G.tolist()]
         if [row.shape for row in rows] != expected or any(np.isinf(row).any() for row in rows):
-            each = "a finite amount (or None) for each of its turns" if scope == "turn" else "one finite amount (or None)"
-            raise UsageError(f"reward '{name}' must return, for each trajectory, {each}")
+            each = "turn of each trajectory" if scope == "turn" else "trajectory"
+            raise UsageError(f"reward '{name}' must return a finite amount, or None, for each {each}")
         claim.raw[:] = np.concatenate([np.empty(0), *(row.reshape(-1) for row in rows)])
         return claim
 
@@ -193,37 +194,42 @@ def ledgers(reward: str, components: tuple[str, ...], measured: Measured, claims
     """Return the ledger of each trajectory of the group; their columns are views of the group's."""
     item_names = tuple(name for claim in claims for name in claim.item_names)
     gate_names = tuple(dict.fromkeys(claim.gates for claim in claims))
-    first_item = np.cumsum([0, *(len(claim.item_names) for claim in claims)])
+    rows = [len(claim.trajectory) for claim in claims]
+    items = [len(claim.item_names) for claim in claims]
     owner = np.concatenate([claim.trajectory for claim in claims])
     order = np.argsort(owner, kind="stable")
 
-    def column(values: Callable[[Claim], NDArray[Any] | float], dtype: type) -> NDArray[Any]:
-        blocks = [np.broadcast_to(np.asarray(values(claim), dtype), claim.raw.shape) for claim in claims]
+    def each(constants: list[Any], dtype: type) -> NDArray[Any]:
+        return np.repeat(np.array(constants, dtype), rows)[order]
+
+    def joined(blocks: list[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(blocks)[order]
 
-    offsets = dict(zip(map(id, claims), first_item.tolist(), strict=False))
-    columns: dict[str, NDArray[Any]] = {
-        "component": column(lambda claim: components.index(claim.component), np.int32),
-        "item": column(lambda claim: claim.item + offsets[id(claim)], np.int32),
-        "turn": column(lambda claim: claim.turn, np.int32),
-        "raw": column(lambda claim: claim.raw, np.float64),
-        "value": column(lambda claim: claim.value, np.float64),
-        "weight": column(lambda claim: claim.weight, np.float64),
-        "openness": column(lambda claim: claim.openness, np.float64),
-        "gates": column(lambda claim: gate_names.index(claim.gates), np.int32),
-        "status": column(lambda claim: claim.status(), np.int8),
-        "credited": column(lambda claim: np.nan_to_num(claim.amount()), np.float64),
-        "signal": column(lambda claim: claim.signal, np.int32),
+    first_item = each([end - count for end, count in zip(itertools.accumulate(items), items, strict=True)], np.int32)
+    columns = {
+        "component": each([components.index(claim.component) for claim in claims], np.int32),
+        "item": first_item + joined([claim.item for claim in claims]),
+        "turn": joined([claim.turn for claim in claims]),
+        "raw": joined([claim.raw for claim in claims]),
+        "value": joined([claim.value for claim in claims]),
+        "weight": each([claim.weight for claim in claims], np.float64),
+        "openness": joined([claim.openness for claim in claims]),
+        "gates": each([gate_names.index(claim.gates) for claim in claims], np.int32),
+        "status": joined([claim.status() for claim in claims]),
+        "credited": np.nan_to_num(joined([claim.amount() for claim in claims])),
+        "signal": joined([claim.signal for claim in claims]),
     }
     bounds = np.searchsorted(owner[order], np.arange(len(measured.turns_G) + 1)).tolist()
     return [
         Ledger(reward, trajectory, components, item_names, gate_names, **{k: v[start:end] for k, v in columns.items()})
-        for trajectory, start, end in zip(measured.group.trajectories, bounds, bounds[1:], strict=True)
+        for trajectory, (start, end) in zip(measured.group.trajectories, itertools.pairwise(bounds), strict=True)
     ]
 
 
 def _coded(words: list[str]) -> tuple[dict[str, int], Ints]:
     codes = {word: code for code, word in enumerate(dict.fromkeys(words))}
+    if len(codes) < 2:
+        return codes, np.zeros(len(words), np.int32)
     return codes, np.fromiter(map(codes.__getitem__, words), np.int32, len(words))
 
 

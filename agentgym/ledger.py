@@ -51,7 +51,7 @@ class Entry(NamedTuple):
 class Ledger:
     """What one trajectory was paid under one reward.
 
-    Columns have shape (N,), one row for each amount claimed. Where paid ``credited = value * weight * openness``, else 0.
+    Columns have shape (N,), a row for each amount claimed; ``credited = value * weight * openness`` where paid, else 0.
     """
 
     reward: str
@@ -89,8 +89,8 @@ class Ledger:
         shape = len(self.component_names), len(self.trajectory.turns)
         if not shape[1]:
             return np.zeros(shape)
-        credit: NDArray[np.float64] = np.bincount(self._cell(), self.credited, shape[0] * shape[1])
-        return credit.reshape(shape)
+        credit = np.bincount(self._cell(), self.credited, shape[0] * shape[1])
+        return credit.astype(np.float64, copy=False).reshape(shape)
 
     def mask_CT(self) -> NDArray[np.bool_]:
         """Return where the credit is known, (C, T): False where an entry is unmeasured."""

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from agentgym.errors import ConfigError, unknown_name
+from agentgym.errors import ConfigError, UnknownNameError, unknown_name
 from agentgym.reward import Shaper, finite
 
 RECIPES = "agentgym.reward_shapers.recipes"
@@ -30,7 +30,7 @@ def resolve(name: str, params: Mapping[str, Any] | None = None) -> Shaper:
         try:
             found = pkgutil.resolve_name(name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise unknown_name("reward", name, ["module:attribute"]) from error
+            raise UnknownNameError(f"no reward '{name}': {error}") from error
     else:
         recipes = pkgutil.resolve_name(RECIPES)
         if name not in recipes.__all__:
