@@ -32,17 +32,25 @@ Openness = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is known of a component before anything is priced: it pays within ``[low, high]``, per turn or once."""
+    """What is known of a component before anything is priced: an open amount is within ``[low, high]``."""
 
     component: str
     scope: Scope
     low: float = -math.inf
     high: float = math.inf
+    gated: bool = False
+    "Whether it may pay 0 instead."
 
     def mapped(self, bounds: Callable[[float, float], tuple[float, float]]) -> Part:
         """Return the part with its bounds moved by ``bounds``."""
         low, high = bounds(self.low, self.high)
         return replace(self, low=low, high=high)
+
+    def range(self, turns: int) -> tuple[float, float]:
+        """Return the least and the most it pays over ``turns`` turns."""
+        count = turns if self.scope == "turn" else 1
+        low, high = (min(self.low, 0.0), max(self.high, 0.0)) if self.gated else (self.low, self.high)
+        return (count * low, count * high) if count else (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,9 +132,8 @@ class Shaper:
 
     def range(self, turns: int) -> tuple[float, float]:
         """Return the least and the most it can pay for an episode of ``turns`` turns; infinite where not known."""
-        counted = [(part, turns if part.scope == "turn" else 1) for part in self.parts]
-        low = sum(part.low * count for part, count in counted if count)
-        return low, sum(part.high * count for part, count in counted if count)
+        ranges = [part.range(turns) for part in self.parts]
+        return sum(low for low, _ in ranges), sum(high for _, high in ranges)
 
     def require(self, emitted: Collection[str], by: str) -> None:
         """Check that ``by``, which emits the signals ``emitted``, measures all that is priced.
@@ -158,7 +165,7 @@ class Shaper:
 
         return Shaper(
             f"{self.name} | {_wrap(gate.name, '|')}",
-            tuple(part.mapped(lambda low, high: (min(low, 0.0), max(high, 0.0))) for part in self.parts),
+            tuple(replace(part, gated=True) for part in self.parts),
             claims,
             self.signals | gate.signals,
             self.needs_group or gate.needs_group,

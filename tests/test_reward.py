@@ -274,6 +274,7 @@ REWARDS = [
     (WON + 0.3 * PROGRESS - 0.1 * GROUNDED).when(above(PROGRESS, 0.2)),
     (0.5 * GROUNDED).then(FALLS).when(above(PROGRESS, 0.5, scope="turn") | ~above(WON, 0)) + WON,
 ]
+REWARDS.append((2 * REWARDS[1]).then(FALLS) - 0.5 * REWARDS[2])
 rewards = st.sampled_from(REWARDS)
 
 
