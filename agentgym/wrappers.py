@@ -58,7 +58,11 @@ class ShapedReward(
         self.shaper = reward if isinstance(reward, Shaper) else resolve(reward, params)
         if self.shaper.needs_group:
             raise ConfigError(f"reward '{self.shaper}' compares sibling episodes, and one environment has none")
-        self.shaper.require({WORLD_REWARD, *env.metadata.get("signals", ())}, f"environment {env.unwrapped}")
+        if "signals" not in env.metadata:
+            raise ConfigError(
+                f"environment {env.unwrapped} does not say what it measures; name it in metadata['signals']"
+            )
+        self.shaper.require({WORLD_REWARD, *env.metadata["signals"]}, f"environment {env.unwrapped}")
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start an episode; nothing is paid yet."""

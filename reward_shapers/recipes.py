@@ -54,7 +54,8 @@ def _levels(grounded: float, score: float, progress: float, threshold: float, ou
 
 def _steps(**weights: float) -> list[Level]:
     """Return the weighted rewards of each turn, in the order given, as levels that pass above 0."""
-    return [Level(name, weight * step(name, low=-1.0, high=1.0)) for name, weight in weights.items() if weight]
+    sources = {"grounded": step("grounded", low=0.0, high=1.0), "score": step("score"), "progress": step("progress")}
+    return [Level(name, weight * sources[name]) for name, weight in weights.items() if weight]
 
 
 __all__ = ["dense", "direct", "gated", "outcome"]

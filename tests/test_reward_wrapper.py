@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
@@ -143,6 +144,31 @@ def test_a_reward_that_compares_siblings_is_refused_at_once():
     rank = per_group("rank", lambda group: [0.0] * len(group.trajectories), scope="trajectory")
     with pytest.raises(ConfigError, match="'rank' compares sibling episodes"):
         ShapedReward(Script([1], [1], 1, StopReason.DONE), rank)
+
+
+def test_an_environment_that_does_not_say_what_it_measures_is_refused():
+    env = Script([1], [1], 1, StopReason.DONE)
+    env.metadata = {"render_modes": []}
+    with pytest.raises(ConfigError, match="does not say what it measures"):
+        ShapedReward(env, "outcome")
+
+
+def test_it_can_be_made_and_made_again_by_gymnasium():
+    def entry(reward: str) -> ShapedReward:
+        return ShapedReward(Script([0.5, 0.0], [1, 1], 1.0, StopReason.DONE), reward)
+
+    gymnasium.register("Shaped-v0", entry, order_enforce=False, disable_env_checker=True)
+    try:
+        env = gymnasium.make("Shaped-v0", reward="dense")
+        assert isinstance(env, ShapedReward)
+        assert env.spec is not None
+        again = gymnasium.make(env.spec)
+        assert isinstance(again, ShapedReward)
+        assert isinstance(again.unwrapped, Script)
+        assert again.env is again.unwrapped
+        assert play(env)[0] == play(again)[0] == pytest.approx([0.15, 1.0])
+    finally:
+        del gymnasium.registry["Shaped-v0"]
 
 
 def test_a_lost_episode_has_no_price():

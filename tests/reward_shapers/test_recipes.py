@@ -44,7 +44,8 @@ def test_components_and_signals_are_known_before_anything_runs():
     assert gated.components == ("grounded", "progress", "won")
     assert gated.signals == {"grounded", "progress", "won"}
     assert not gated.needs_group
-    assert gated.range(10) == pytest.approx((-4, 5))
+    assert resolve("gated", {"progress": 0.0}).range(10) == pytest.approx((0, 2))
+    assert gated.range(10) == (-math.inf, math.inf)
     assert resolve("dense", {"progress": 0.0}).signals == {"won"}
 
 
