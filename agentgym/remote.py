@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from agentgym.wire import (
 _LAST_WORDS = 40
 _CLOSE_TIMEOUT_S = 2.0
 _READ_SIZE = 1 << 16
+_PREPARE_TIMEOUT_S = 24 * 3600.0
 _FOREIGN_ERRORS: dict[str, type[Exception]] = {
     "NotImplementedError": NotImplementedError,
     "ResetNeeded": gymnasium.error.ResetNeeded,
@@ -55,8 +56,10 @@ class Worker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._requests, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._requests, self._answers = self._stdin.fileno(), self._stdout.fileno()
         os.set_blocking(self._requests, False)
         self._writable, self._readable = select.poll(), select.poll()
         self._writable.register(self._requests, select.POLLOUT)
@@ -109,14 +112,13 @@ class Worker:
         """End the process: its input ends, and what does not stop is killed. Closing twice is fine."""
         if self._gone is None:
             self._gone = f"{self.title} is closed"
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
+        self._stdin.close()
         try:
             self._process.wait(_CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        self._stdout.close()
         self._listener.join(_CLOSE_TIMEOUT_S)
 
     def _send(self, line: bytes, deadline: float) -> None:
@@ -152,7 +154,7 @@ class Worker:
         self._gone = f"{self.title} {what} (exit code {code})" + (f"; its last words:\n{said}" if said else "")
 
     def _listen(self) -> None:
-        assert self._process.stderr
+        assert self._process.stderr is not None
         with self._process.stderr as stream:
             for line in stream:
                 self._last_words.append(line.decode(errors="replace").rstrip())
@@ -183,6 +185,13 @@ class RemoteEnvironment(Environment):
         if split not in self._tasks:
             self._tasks[split] = tuple(task_from_json(task) for task in self._call("tasks", split=split))
         return self._tasks[split]
+
+    def prepare(self, split: str, *, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> None:
+        """Have the worker make what is lacking; its other environments wait. ``progress`` is told at the end only."""
+        request = {"op": "prepare", "env": self._number, "split": split, "workers": workers}
+        self.worker.call(request, _PREPARE_TIMEOUT_S)
+        if progress is not None:
+            progress(len(self.tasks(split)), len(self.tasks(split)))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start an episode; see `Environment.reset`."""

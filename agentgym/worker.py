@@ -1,7 +1,7 @@
 """``python -m agentgym.worker PARENT_PID``: hosts environments for `agentgym.remote`, one request line at a time.
 
 A request is one line of JSON, ``{"op": …, "env": number, …}``; the answer is ``{"ok": …}`` or
-``{"error": {"class": …, "text": …, "trace": …}}``. Operations: ``make tasks reset step snapshot restore close``.
+``{"error": {"class": …, "text": …, "trace": …}}``. The operations are those of an environment, and ``make``.
 Standard output belongs to the protocol: whatever an engine prints goes to standard error instead. The process ends
 when its input ends or its parent is gone, and leaves interruption (Ctrl-C) to the parent.
 """
@@ -40,6 +40,7 @@ class Host:
         self._operations: dict[str, Callable[[int, Json], Any]] = {
             "make": self._make,
             "tasks": self._tasks,
+            "prepare": self._prepare,
             "reset": self._reset,
             "step": self._step,
             "snapshot": lambda number, request: self._environments[number].snapshot(),
@@ -61,6 +62,9 @@ class Host:
 
     def _tasks(self, number: int, request: Json) -> list[Json]:
         return [task_to_json(task) for task in self._environments[number].tasks(request["split"])]
+
+    def _prepare(self, number: int, request: Json) -> None:
+        self._environments[number].prepare(request["split"], workers=request["workers"])
 
     def _reset(self, number: int, request: Json) -> list[Any]:
         options = request["options"]

@@ -68,7 +68,7 @@ class Engine:
             # It says so of every game but a list of classics, and TextWorld's need none of what is missing.
             warnings.simplefilter("ignore", jericho.UnsupportedGameWarning)
             self._machine = jericho.FrotzEnv(str(story), seed=_RNG_SEED)
-        self._logic = Inform7Game(game) if game else None
+        self._logic: Any = Inform7Game(game) if game else None
         self._progression: Any = None
         self._scene: Scene | None = None
 

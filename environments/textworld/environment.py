@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 from gymnasium.error import ResetNeeded
@@ -64,8 +64,6 @@ class TextWorldEnvironment(Environment):
         terse: Whether the objective is told without TextWorld's words of welcome and farewell (some 25 tokens).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
-
     def __init__(
         self,
         *,
@@ -84,6 +82,7 @@ class TextWorldEnvironment(Environment):
         hide: Sequence[str] = ("examine", "look", "inventory"),
         terse: bool = True,
     ) -> None:
+        self.metadata = {"render_modes": []}
         self.observation_space = Messages()
         self.action_space = ActionSpace()
         self.settings = GameSettings(challenge, rooms, objects, quest_length, level, seed)
@@ -171,7 +170,7 @@ class TextWorldEnvironment(Environment):
         cut = not done and standing.turns + 1 >= self._task.max_turns
         self._standing = _Standing(standing.turns + 1, progress, done or cut)
         gain = self._score(scene.score - before.score)
-        signals = (
+        signals: tuple[Signal, ...] = (
             self._delta("progress", standing.progress, progress, standing.turns),
             Signal("grounded", float(scene.understood), SOURCE, standing.turns),
             Signal("score", gain, SOURCE, standing.turns, cause="" if gain is not None else _NO_SCORE),

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from agentgym.errors import TaskError
+from agentgym.errors import TaskError, missing_extra
 
-from .engine import Engine, Game
+from .engine import Engine
 from .games import build, file_hash
+
+try:
+    from textworld.generator.game import Game
+except ImportError as error:
+    raise missing_extra("textworld", error.name or "textworld", "the TextWorld environment") from error
 
 _KEPT = 64
 """Games kept parsed in memory."""
