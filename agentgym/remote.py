@@ -171,10 +171,11 @@ class Worker:
 class RemoteEnvironment(Environment):
     """An environment that lives in a `Worker`. Get it from `WorkerPool.environment`."""
 
-    def __init__(self, worker: Worker, number: int, call_timeout_s: float) -> None:
+    def __init__(self, pool: WorkerPool, worker: Worker, number: int, call_timeout_s: float) -> None:
         self.observation_space = Messages()
         self.action_space = ActionSpace()
         self.worker = worker
+        self._pool = pool  # a pool that nobody holds ends its workers
         self._number = number
         self._call_timeout_s = call_timeout_s
         self._tasks: dict[str, tuple[Task, ...]] = {}
@@ -282,7 +283,7 @@ class WorkerPool:
             slot = min(range(len(self._workers)), key=self._load)
             worker = self._worker(slot)
             number, self._numbers = self._numbers, self._numbers + 1
-            environment = RemoteEnvironment(worker, number, self._call_timeout_s)
+            environment = RemoteEnvironment(self, worker, number, self._call_timeout_s)
             self._hosted[slot].add(environment)
         request = {"op": "make", "env": number, "name": self.name, "kwargs": self.kwargs, "path": sys.path}
         try:

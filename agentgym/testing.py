@@ -1,4 +1,4 @@
-"""Contract tests, shipped for everyone's environments: inherit one, say how to make yours, and run pytest.
+"""Contract tests and a fake world, shipped for everyone: inherit a contract, say how to make yours, run pytest.
 
 ::
 
@@ -7,20 +7,28 @@
             return MyWorld(size=3)
 """
 
+# ruff: noqa: D102  (the name of a test is its contract)
+
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+import gymnasium
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from agentgym.env import Environment, Info
-from agentgym.errors import UnknownNameError
-from agentgym.types import Action, Signal, StopReason, Task, text_message
+from agentgym.env import info as make_info
+from agentgym.errors import TaskError, UnknownNameError, unknown_name
+from agentgym.spaces import ActionSpace, Messages
+from agentgym.types import Action, Observation, Signal, StopReason, Task, as_action, text_message
 from agentgym.wire import info_from_json, info_to_json, task_from_json, task_to_json
 
 INFO_KEYS = {"task_id", "tools", "signals", "stop", "privileged"}
@@ -28,6 +36,67 @@ NONSENSE = ("", " ", "\n", "\\", "xyzzy", "quit", "ünïcödé ☃", "a" * 5000,
 """What a policy may say that no world understands."""
 
 StepResult = tuple[Any, float, bool, bool, Info]
+
+
+class EchoEnvironment(Environment):
+    """A fake world that answers what it hears, and misbehaves on request, for tests of what stands around worlds.
+
+    ``die`` ends its process, ``hang`` never returns, ``fail`` and ``refuse`` raise, ``print`` prints, ``flood``
+    answers at length. Its one signal, ``heard``, is the length of what was said.
+    """
+
+    def __init__(self, *, turns: int = 5, broken: bool = False) -> None:
+        if broken:
+            raise TaskError("this world is broken; do not ask for broken=True")
+        self.observation_space = Messages()
+        self.action_space = ActionSpace()
+        self._limit = turns
+        self._task: Task | None = None
+        self._turns = 0
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        if split != "train":
+            raise unknown_name("split", split, ["train"])
+        return tuple(Task(f"echo/{number}", "Say something.", self._limit, data={"n": number}) for number in range(3))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
+        gymnasium.Env.reset(self, seed=seed)
+        tasks = {task.id: task for task in self.tasks("train")}
+        asked = (options or {}).get("task") or list(tasks)[int(self.np_random.integers(len(tasks)))]
+        if isinstance(asked, str) and asked not in tasks:
+            raise unknown_name("task", asked, tasks)
+        self._task = tasks[asked] if isinstance(asked, str) else asked
+        self._turns = 0
+        return (text_message("user", f"This is {self._task.id}, seed {seed}. Say something."),), make_info(self._task)
+
+    def step(self, action: Action | str) -> tuple[Observation, float, bool, bool, Info]:
+        if self._task is None or self._turns >= self._task.max_turns:
+            raise ResetNeeded("the episode is over or has not begun; call reset()")
+        heard = as_action(action)
+        answer = _misbehave(heard.content)
+        signals = (Signal("heard", float(len(answer)), "echo", self._turns, evidence=repr(heard.tool_calls)),)
+        self._turns += 1
+        cut = self._turns >= self._task.max_turns
+        stop = StopReason.MAX_TURNS if cut else None
+        return (text_message("user", answer),), 0.5, False, cut, make_info(self._task, signals=signals, stop=stop)
+
+    def close(self) -> None:
+        self._task = None
+
+
+def _misbehave(said: str) -> str:
+    if said == "die":
+        print("last words of a world", file=sys.stderr, flush=True)
+        os._exit(7)
+    if said == "hang":
+        time.sleep(3600)
+    if said == "fail":
+        raise ZeroDivisionError("the world divided by zero")
+    if said == "refuse":
+        raise TaskError("this task is not what it claims to be")
+    if said == "print":
+        print('{"ok": "a forged answer"}', flush=True)
+    return "ä☃" * 200_000 if said == "flood" else said
 
 
 class EnvironmentContract:
@@ -254,4 +323,4 @@ def _raised(kind: type[Exception], call: Callable[[], object]) -> Exception:
     raise AssertionError(f"{kind.__name__} was expected, but nothing was raised")
 
 
-__all__ = ["EnvironmentContract"]
+__all__ = ["EchoEnvironment", "EnvironmentContract"]

@@ -75,11 +75,10 @@ class Library:
         """Return the story file that ``file`` stands for; TextWorld's ``.json`` without one is compiled."""
         if not file.is_file():
             raise TaskError(f"no game file {file}; files takes existing .z8 or TextWorld .json files")
-        if file.suffix != ".json":
-            check_story(file)
-            return file
-        if file.with_suffix(".z8").is_file():
-            return file.with_suffix(".z8")
+        story = file.with_suffix(".z8") if file.suffix == ".json" else file
+        if story.is_file():
+            check_story(story)
+            return story
         folder = self._compiled / file_hash(file)[:24]
         if not (folder / "game.json").is_file():
             build(_load_logic(file), folder)

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,14 @@ class TestInProcess(EnvironmentContract):
         return make("textworld", **self.arguments)
 
 
+@pytest.fixture(scope="module")
+def pool(small: dict[str, Any]) -> Iterator[WorkerPool]:
+    with WorkerPool("textworld", small, workers=1) as pool:
+        yield pool
+
+
 class TestThroughAWorker(EnvironmentContract):
     can_branch = True
-
-    @pytest.fixture(scope="class")
-    def pool(self, small: dict[str, Any]) -> Iterator[WorkerPool]:
-        with WorkerPool("textworld", small, workers=1) as pool:
-            yield pool
 
     @pytest.fixture(autouse=True)
     def _pool(self, pool: WorkerPool) -> None:
@@ -150,7 +152,10 @@ def test_engine_agrees_with_textworld(story: Path) -> None:
     from agentgym.environments.textworld.library import read_logic
 
     infos = textworld.EnvInfos(admissible_commands=True, policy_commands=True, won=True, lost=True, score=True)
-    theirs, ours = textworld.start(str(story), infos), Engine(story, read_logic(story))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = textworld.start(str(story), infos)
+    ours = Engine(story, read_logic(story))
     for episode in range(4):
         state, scene = theirs.reset(), ours.reset()
         dice = random.Random(episode)
@@ -199,6 +204,9 @@ def test_one_command_a_turn(world: TextWorldEnvironment) -> None:
     assert world.step(f"  {expert}. look. go north then look\nI did it!") == once
 
 
+JUNK = ("$$", "-=", "  ", "\n\n", "RESTART", "<score>", "[", "TextWorld! ")
+
+
 def test_observations_are_clean(world: TextWorldEnvironment) -> None:
     for task in world.tasks("train"):
         first, info = world.reset(options={"task": task})
@@ -206,7 +214,7 @@ def test_observations_are_clean(world: TextWorldEnvironment) -> None:
         for command in ("look", "inventory", "go nowhere", info["privileged"]["expert"]):
             observation, *_ = world.step(command)
             texts.append(observation[0].content)
-        for text, junk in itertools.product(texts, ("$$", "-=", "  ", "\n\n", "RESTART", "<score>", "[", "TextWorld! ")):
+        for text, junk in itertools.product(texts, JUNK):
             assert junk not in text
         assert "\nCommands: " in texts[0]
         assert "examine " not in texts[0].partition("Commands: ")[2]
@@ -248,9 +256,9 @@ def test_own_files(story: Path, tmp_path: Path) -> None:
 
 def test_files_that_are_not_games_are_refused(story: Path, tmp_path: Path) -> None:
     (tmp_path / "no.z8").write_text("this is no game, " * 20)
-    (tmp_path / "no.json").write_text("{}")
+    (tmp_path / "empty.json").write_text("{}")
     (tmp_path / "short.z8").write_bytes(story.read_bytes()[:-5000])
-    for name in ("no.z8", "no.json", "short.z8", "absent.z8"):
+    for name in ("no.z8", "empty.json", "short.z8", "absent.z8"):
         with pytest.raises(TaskError, match=name.replace(".", r"\.")):
             TextWorldEnvironment(files=[tmp_path / name], cache_dir=tmp_path)
 
@@ -344,7 +352,7 @@ def test_vector_environments(
     )
     observations, _ = vector.reset(seed=3)
     assert len(observations) == 2
-    for turn in range(4):
+    for _ in range(4):
         observations, rewards, terminated, truncated, _ = vector.step(("look", "inventory"))
         assert all(observation[0].role == "user" for observation in observations)
         assert rewards.shape == (2,)
