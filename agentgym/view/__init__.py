@@ -1,0 +1,1 @@
+"""Looking at runs: while they go on (`live`) and afterwards (`curve`)."""
