@@ -47,8 +47,24 @@ class TextWorldEnvironment(Environment):
     """Text games: go, open, take, put and unlock until the objective is reached.
 
     Splits ``demo``, ``train``, ``valid`` and ``test`` hold generated games, no game twice; ``files`` holds the user's.
-    Games are made on the spot when first asked for; `prepare` makes many at once. See the README beside this file
-    for the signals.
+    Games are made on the spot when first asked for; `prepare` makes many at once.
+
+    What is measured (source ``textworld``):
+
+    ============ ========== =========================================================================================
+    signal       turn       value
+    ============ ========== =========================================================================================
+    progress     each       change of 1 - (commands left to win) / (commands left at first), which goes from -1 to 1;
+                            a game that cannot be won any more stands no better than at first, so the sum of an
+                            episode is 1 if won and otherwise below
+    grounded     each       1 if the world carried the command out, 0 if it was not understood, impossible or empty
+    score        each       points gained, as a share of the highest score
+    won, lost    None       1 or 0, when the game ends or its turns are used up
+    score        None       points in the end, as a share of the highest score
+    excess_steps None       turns taken beyond the plan known at first; not measured where the game was not won
+    ============ ========== =========================================================================================
+
+    Foreign ``.z8`` files without TextWorld's ``.json`` have no progress, no command list and perhaps no score.
 
     Args:
         challenge: ``custom`` (rooms, objects, quest_length), or TextWorld's ``coin_collector`` or ``treasure_hunter``
@@ -144,7 +160,7 @@ class TextWorldEnvironment(Environment):
         self._standing = _Standing(ended=True)
         self._saved.clear()
         self._episode += 1
-        self._engine = self._library.engine(self._story(task), task.data.get("sha256"), self._engine)
+        self._engine = self._library.engine(self.story(task), task.data.get("sha256"), self._engine)
         scene = self._engine.reset()
         self._first_plan = len(scene.plan or ())
         self._standing = _Standing(progress=0.0 if self._first_plan else None)
@@ -230,7 +246,8 @@ class TextWorldEnvironment(Environment):
             raise unknown_name("task", task_id, self._by_id)
         return self._by_id[task_id] if isinstance(asked, str) else asked
 
-    def _story(self, task: Task) -> Path:
+    def story(self, task: Task) -> Path:
+        """Return the story file of ``task``, which is made if it is not there."""
         if task.split == FILES:
             return self._library.games[task.data["name"]]
         return self._store.ensure(task.split, task.data["index"]) / "game.z8"
