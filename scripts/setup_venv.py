@@ -14,6 +14,8 @@ along (gigabytes), PyTorch's own CPU index is asked instead, and if that fails n
 Needs nothing but the standard library, and parses on any Python 3.7+ so that it can say what is wrong.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -35,7 +37,7 @@ class SetupError(Exception):
     """Something is missing; the message says what and how to get it."""
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     """Set up the environment ``arguments[0]`` for the profile ``arguments[1]``; return the exit code."""
     if len(arguments) != 2 or arguments[1] not in EXTRAS:
         print("usage: setup_venv.py FOLDER " + "|".join(EXTRAS), file=sys.stderr)
@@ -56,12 +58,12 @@ def main(arguments):
     return 0
 
 
-def say(text):
+def say(text: str) -> None:
     """Print one line of progress."""
     print("set-up: " + text, flush=True)
 
 
-def fingerprint():
+def fingerprint() -> str:
     """Return a hash of all that decides what is installed."""
     digest = hashlib.sha256(sys.version.encode())
     for name in ("pyproject.toml", "constraints.txt", "scripts/setup_venv.py"):
@@ -69,18 +71,18 @@ def fingerprint():
     return digest.hexdigest()
 
 
-def stamp_name(profile):
+def stamp_name(profile: str) -> str:
     """Return the file in the environment that says ``profile`` is installed."""
     return f".agentgym-{profile}"
 
 
-def stamped(venv, profile):
+def stamped(venv: Path, profile: str) -> bool:
     """Return whether ``profile`` is installed as the sources now ask for it; ``test`` includes ``train``."""
     names = {stamp_name(profile), stamp_name("test")}
     return any((venv / name).is_file() and (venv / name).read_text(encoding="utf-8") == fingerprint() for name in names)
 
 
-def check_machine():
+def check_machine() -> None:
     """Raise SetupError unless interpreter and compiler will do."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         found = "{}.{}".format(*sys.version_info[:2])
@@ -92,22 +94,22 @@ def check_machine():
         raise SetupError(f"{what} not found; TextWorld's engine is compiled here: apt-get install build-essential")
 
 
-def create(venv):
+def create(venv: Path) -> None:
     """Make the environment unless there is one that works."""
     python = venv / "bin" / "python"
-    if python.exists() and call([python, "-m", "pip", "--version"]).returncode == 0:
-        version = call([python, "-c", "import sys; print(sys.version)"]).stdout.strip()
+    if python.exists() and call([str(python), "-m", "pip", "--version"]).returncode == 0:
+        version = call([str(python), "-c", "import sys; print(sys.version)"]).stdout.strip()
         if version == sys.version.strip():
             return
     say(f"virtual environment in {venv}")
-    made = call([sys.executable, "-m", "venv", "--clear", venv])
+    made = call([sys.executable, "-m", "venv", "--clear", str(venv)])
     if made.returncode:
         raise SetupError("no virtual environment could be made: apt-get install python3-venv\n" + tail(made))
     # Before 23.3, pip fetches whole files to answer a dry run. Without a newer one it still gives the right answer.
     call(pip_command(venv, "install", "pip>=23.3"))
 
 
-def install_torch(venv):
+def install_torch(venv: Path) -> None:
     """Install torch: whatever there is where a GPU is, else a CPU build."""
     pinned = next(
         line.split("#")[0].strip()
@@ -115,7 +117,7 @@ def install_torch(venv):
         if line.startswith(TORCH + "==")
     )
     code = "import importlib.metadata as m; print(m.version('torch'))"
-    have = call([venv / "bin" / "python", "-c", code])
+    have = call([str(venv / "bin" / "python"), "-c", code])
     if have.returncode == 0 and have.stdout.strip().partition("+")[0] == pinned.partition("==")[2]:
         return
     own = os.environ.get("TORCH_INDEX_URL")
@@ -130,10 +132,11 @@ def install_torch(venv):
         pip(venv, "install", *constrained(pinned, "--no-deps", *cpu_source(venv, pinned)))
 
 
-def cpu_source(venv, pinned):
+def cpu_source(venv: Path, pinned: str) -> list[str]:
     """Return pip's arguments for a source whose torch brings no CUDA, or raise SetupError."""
     said = []
-    for source in ([], ["--index-url", CPU_INDEX]):
+    sources: list[list[str]] = [[], ["--index-url", CPU_INDEX]]
+    for source in sources:
         names, error = would_install(venv, pinned, *source)
         if names and not [name for name in names if name.startswith(CUDA_PARTS)]:
             return source
@@ -145,7 +148,7 @@ def cpu_source(venv, pinned):
     )
 
 
-def would_install(venv, *arguments):
+def would_install(venv: Path, *arguments: str) -> tuple[list[str], str]:
     """Return the names pip would install for ``arguments``, and its complaint if it cannot."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
@@ -157,32 +160,32 @@ def would_install(venv, *arguments):
     return [item["metadata"]["name"].lower().replace("_", "-") for item in installs], ""
 
 
-def has_nvidia_driver():
+def has_nvidia_driver() -> bool:
     """Return whether this machine can run CUDA at all."""
     return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
 
 
-def constrained(*arguments):
+def constrained(*arguments: str) -> list[str]:
     """Return pip's ``arguments`` with the pinned versions."""
     return ["-c", str(ROOT / "constraints.txt"), *arguments]
 
 
-def pip(venv, *arguments):
+def pip(venv: Path, *arguments: str) -> None:
     """Run pip in the environment, or raise SetupError with the end of what it said."""
     done = call(pip_command(venv, *arguments))
     if done.returncode:
         raise SetupError("pip {} failed:\n{}".format(" ".join(arguments), tail(done)))
 
 
-def pip_command(venv, *arguments):
+def pip_command(venv: Path, *arguments: str) -> list[str]:
     """Return the command line of pip in the environment."""
-    return [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    return [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
 
 
-def call(command):
+def call(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run ``command`` without input and return it done, its output as text."""
     return subprocess.run(
-        [str(part) for part in command],
+        command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -190,7 +193,7 @@ def call(command):
     )
 
 
-def tail(done, lines=12):
+def tail(done: subprocess.CompletedProcess[str], lines: int = 12) -> str:
     """Return the last lines of what a command said."""
     said = (done.stderr.strip() or done.stdout.strip()).splitlines()
     return "\n".join(said[-lines:])

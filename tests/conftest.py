@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections import defaultdict
 from collections.abc import Generator
 from functools import cache
 from pathlib import Path
@@ -30,7 +29,7 @@ def root() -> Path:
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("AGENTGYM_REQUIRE", "") not in ("", "all"):
         raise pytest.UsageError("AGENTGYM_REQUIRE takes 'all' or nothing")
-    config.stash[SKIPPED] = defaultdict(list)
+    config.stash[SKIPPED] = {}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -67,7 +66,7 @@ def note_skip(config: pytest.Config, report: Any, *, excused: bool) -> None:
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid}: would be skipped, but everything is required: {reason}"
     else:
-        config.stash[SKIPPED][reason].append(report.nodeid)
+        config.stash[SKIPPED].setdefault(reason, []).append(report.nodeid)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

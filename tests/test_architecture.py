@@ -51,7 +51,7 @@ def tree(module: str) -> ast.Module:
 
 def imports(module: str, *, typing: bool = True) -> Iterator[str]:
     """Yield what ``module`` imports, anywhere in it, relative imports resolved; without ``typing``, what runs."""
-    guarded = set()
+    guarded: set[ast.AST] = set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             guarded.update(ast.walk(node))
