@@ -196,7 +196,7 @@ class GameStore:
         Raises:
             TaskError: these settings do not make so many different games.
         """
-        if not self._contents:
+        if len(self._slots[split]) <= index:
             self._read_contents()
         since = 0
         while len(self._slots[split]) <= index:
