@@ -165,8 +165,9 @@ def _read(folder: Path) -> _Curves:
         if line["kind"] == "train":
             train[line["step"]] = line
         elif line["kind"] in held and line.get("success") is not None:
-            ends = (line.get(end) if line.get(end) is not None else line["success"] for end in ("low", "high"))
-            held[line["kind"]][line["step"]] = _Held(line["step"], line["success"], *ends)
+            success = float(line["success"])
+            low, high = (success if line.get(end) is None else float(line[end]) for end in ("low", "high"))
+            held[line["kind"]][line["step"]] = _Held(line["step"], success, low, high)
     if not train and not any(held.values()):
         raise StoredRunError(f"'{folder}' has no training step and no evaluation yet; there is nothing to draw")
     return _Curves(
@@ -299,12 +300,8 @@ def _draw_band(axes: Any, seeds: Sequence[_Curves], colour: str, name: str) -> N
     if held:
         at = sorted(held)
         means = np.array([np.mean(held[s]) for s in at])
-        ends = np.abs(
-            [
-                [m - min(held[s]) for s, m in zip(at, means, strict=True)],
-                [max(held[s]) - m for s, m in zip(at, means, strict=True)],
-            ]
-        )
+        low, high = (np.array([part(held[step]) for step in at]) for part in (min, max))
+        ends = np.abs([means - low, high - means])
         shown = colour if name else _HELD_OUT
         split = seeds[0].split("split")
         label = f"{name}, {split}" if name else f"held-out tasks ({split}), greedy"

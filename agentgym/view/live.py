@@ -334,7 +334,7 @@ def _time(metrics: Metrics, width: int) -> list[RenderableType]:
     parts = [(name, max(0.0, metrics.get(f"share/{name}") or 0.0)) for name in SHARES]
     if not any(share for _, share in parts):
         return []
-    bar, legend = Text("time  ", no_wrap=True), Text("      ")
+    bar, legend = Text("time  ", no_wrap=True), Text("      ", no_wrap=True)
     cells = stacked([share for _, share in parts], max(8, min(48, width - 24)))
     for (name, share), size in zip(parts, cells, strict=True):
         bar.append("█" * size, SHARES[name])

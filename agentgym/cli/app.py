@@ -1,0 +1,188 @@
+"""The commands and their options. What a command needs is imported in it, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentgym import __version__
+from agentgym.errors import AgentgymError, InfrastructureError
+
+USAGE, INFRASTRUCTURE, INTERRUPTED = 2, 3, 130
+"""Exit codes."""
+
+app = typer.Typer(
+    name="agentgym",
+    help="Worlds, rewards and a trainer for language-model agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the environment; repeatable.")
+]
+Split = Annotated[str | None, typer.Option(help="Tasks to take.", show_default=False)]
+
+
+def run(words: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. An error is one message on standard error.
+
+    ``AGENTGYM_TRACEBACK=1`` in the environment shows where it came from, too.
+    """
+    try:
+        app(args=list(words) if words is not None else None)
+    except AgentgymError as error:
+        if os.environ.get("AGENTGYM_TRACEBACK") == "1":
+            raise
+        print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        return INFRASTRUCTURE if isinstance(error, InfrastructureError) else USAGE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"agentgym {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def agentgym(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Worlds, rewards and a trainer for language-model agents."""
+
+
+@app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    source: Annotated[
+        str | None, typer.Argument(metavar="PRESET|FILE.toml", help="What to run.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder.  [default: runs/PRESET-SEED-N]", show_default=False)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the newest run of this preset, or the one in --out.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would do, as a TOML file.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show only what came of it.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a policy: imitate an expert, then learn from reward.
+
+    Any key of the configuration can be set: --train.steps 20 --env.options.rooms 3
+    """
+    from .train import Asked, start
+
+    raise typer.Exit(start(Asked(source, tuple(context.args), seed, out, resume, dry_run, quiet, json)))
+
+
+@app.command("eval")
+def evaluate(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[RUN|MODEL]", help="A run folder or a model folder.", show_default=False)
+    ] = None,
+    env: Annotated[str | None, typer.Option(help="Environment.  [default: the run's]", show_default=False)] = None,
+    split: Split = None,
+    games: Annotated[int | None, typer.Option(min=1, help="How many tasks.", show_default=False)] = None,
+    policy: Annotated[str, typer.Option(metavar="model|expert|random", help="Who plays.")] = "model",
+    checkpoint: Annotated[
+        str, typer.Option(metavar="model|warmstart|init", help="Which of a run's models plays.")
+    ] = "model",
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of sampling; 0 is greedy.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the episodes.", show_default=False)] = None,
+    option: Options = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show only what came of it.")] = False,
+    json: Json = False,
+) -> None:
+    """Measure how often a policy succeeds, with its 95 % interval."""
+    from .evaluate import Asked, measure
+    from .show import emit, evaluation
+
+    asked = Asked(folder, env, split, games, policy, checkpoint, temperature, seed, tuple(option or ()))
+    _print(measure(asked, quiet=quiet), evaluation, json=json, emit=emit)
+
+
+@app.command("list")
+def catalogue(json: Json = False) -> None:
+    """List environments, presets, rewards and advantage estimators."""
+    from .describe import everything
+    from .show import catalogue as shown
+    from .show import emit
+
+    _print(everything(), shown, json=json, emit=emit)
+
+
+@app.command("info")
+def info(
+    env: Annotated[str, typer.Argument(metavar="ENV", help="An environment's name, or module:Class.")],
+    json: Json = False,
+) -> None:
+    """Describe an environment: its options, its tasks, the signals it measures."""
+    from .describe import environment
+    from .show import emit
+    from .show import environment as shown
+
+    _print(environment(env), shown, json=json, emit=emit)
+
+
+@app.command("play")
+def play(
+    env: Annotated[str, typer.Argument(metavar="ENV", help="An environment's name, or module:Class.")],
+    task: Annotated[str | None, typer.Option(help="Task to play.  [default: drawn by the seed]")] = None,
+    split: Split = None,
+    seed: Annotated[int, typer.Option(help="Seed of the world, and of the task drawn.")] = 0,
+    option: Options = None,
+) -> None:
+    """Play yourself. 'quit' or the end of the input ends it."""
+    from .play import play as played
+
+    played(env, task, split, seed, tuple(option or ()))
+
+
+@app.command("doctor")
+def doctor(json: Json = False) -> None:
+    """Look at what this machine has, and what the main job still needs."""
+    from .doctor import examine
+    from .show import diagnosis, emit
+
+    found = examine()
+    _print(found, diagnosis, json=json, emit=emit)
+    raise typer.Exit(0 if found["ready"] else 1)
+
+
+@app.command("curve")
+def curve(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+    """Draw a run's curves into its folder, also while it goes on."""
+    from agentgym.view.curve import draw
+
+    print(draw(run))
+
+
+def _print(data: dict[str, Any], shown: Any, *, json: bool, emit: Any) -> None:
+    if json:
+        emit(data)
+    else:
+        shown(data)
+
+
+__all__ = ["app", "run"]
