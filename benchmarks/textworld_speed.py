@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--cache", default=None, help="where games are kept (default: the user's cache)")
     arguments = parser.parse_args()
+    load = os.getloadavg()[0]
     options: dict[str, Any] = {"games": {"train": arguments.games}, "max_turns": 1000, "cache_dir": arguments.cache}
     local = TextWorldEnvironment(**options)
     local.prepare("train")
@@ -61,7 +62,7 @@ def main() -> None:
     result = {
         "benchmark": "textworld_speed",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "python": platform.python_version()} | {"load_before": load},
         "versions": {name: version(name) for name in ("agentgym-suite", "textworld", "jericho", "gymnasium")},
         "games": arguments.games,
         "rounds": arguments.rounds,
@@ -207,6 +208,8 @@ def show(result: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     console.print(f"two workers over one, resets included: {two / one:.2f} (raw alone: {raw:.0f} steps/s)")
+    if (load := result["machine"]["load_before"]) > 0.5:
+        console.print(f"the machine was busy with other things (load {load:.1f}); scaling to two workers shows less")
     for name, rate in result["generation"].items():
         console.print(f"generation, {name}: {rate:.2f}")
 
