@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TIMED = "import time; began = time.process_time(); import {}; print(time.process_time() - began)"
 HEAVY = ("torch", "transformers", "textworld", "docker", "pydantic", "typer", "rich", "matplotlib", "http.server")
 
@@ -35,5 +37,9 @@ assert not [name for name in sys.modules if name.startswith("agentgym.environmen
     run(code, tmp_path)
 
 
-def test_configuration_needs_no_torch(tmp_path: Path) -> None:
-    run("import sys, agentgym.config, agentgym.store; assert 'torch' not in sys.modules", tmp_path)
+@pytest.mark.parametrize("module", ["config", "store", "cli", "view", "train", "reward_shapers.recipes"])
+def test_light_parts_need_no_torch(module: str, tmp_path: Path) -> None:
+    run(
+        f"import sys, agentgym.{module}; assert not {{'torch', 'transformers', 'textworld'}} & {{*sys.modules}}",
+        tmp_path,
+    )
