@@ -16,7 +16,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 """Python versions agentgym runs on."""
 MEMORY_MB = 3000
 """What the main job uses at most, with room to spare."""
-_EXTRA = "pip install 'agentgym-suite[{}]'"
+_EXTRA = "get it with: pip install 'agentgym-suite[{}]'"
 _TIMEOUT_S = 15
 
 
@@ -57,7 +57,7 @@ def examine() -> dict[str, Any]:
 
 def _python() -> Check:
     ok = OLDEST <= sys.version_info[:2] <= NEWEST
-    wanted = f"Python {'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}"
+    wanted = f"use Python {'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}"
     return Check("python", ok, f"{platform.python_version()} ({sys.executable})", wanted, needed=True)
 
 
@@ -95,7 +95,7 @@ def _torch() -> Check:
 
 
 def _cuda() -> Check:
-    fix = "not needed for the main job; an NVIDIA GPU and a CUDA build of torch"
+    fix = "not needed for the main job; it takes an NVIDIA GPU and a CUDA build of torch"
     if util.find_spec("torch") is None:
         return Check("cuda", False, "torch is not installed", fix)
     try:
@@ -111,7 +111,7 @@ def _cuda() -> Check:
 def _compiler() -> Check:
     found = [path for tool in ("gcc", "cc", "clang") if (path := shutil.which(tool))]
     tools = found[:1] + [path for path in [shutil.which("make")] if path]
-    fix = "apt-get install build-essential (TextWorld's interpreter is compiled when it is installed)"
+    fix = "only needed to install: apt-get install build-essential (TextWorld's interpreter is compiled then)"
     return Check("compiler", len(tools) == 2, ", ".join(tools) or "none", fix)
 
 

@@ -23,6 +23,7 @@ from agentgym.train.observer import Observer
 from agentgym.types import Sampling, Task
 
 from .options import parsed
+from .show import hush_transformers
 
 SCRIPTED = {"expert": expert, "random": random_admissible}
 """Who plays without a model."""
@@ -109,17 +110,18 @@ def _tasks(config: RunConfig, observer: Observer) -> list[Task]:
     split = config.eval.final_split
     environment = registry.make(config.env.id, **config.env.options)
     try:
-        tasks = environment.tasks(split)
-        observer.phase(f"prepare the {split} tasks", len(tasks))
-        done = 0
+        tasks = list(environment.tasks(split)[: config.eval.final_games])
+        if len(tasks) == len(environment.tasks(split)):  # what only a part of the split needs is made when it is played
+            observer.phase(f"prepare the {split} tasks", len(tasks))
+            done = 0
 
-        def progress(ready: int, _: int) -> None:
-            nonlocal done
-            observer.advance(ready - done)
-            done = ready
+            def progress(ready: int, _: int) -> None:
+                nonlocal done
+                observer.advance(ready - done)
+                done = ready
 
-        environment.prepare(split, workers=config.env.workers, progress=progress)
-        return list(tasks[: config.eval.final_games])
+            environment.prepare(split, workers=config.env.workers, progress=progress)
+        return tasks
     finally:
         environment.close()
 
@@ -131,6 +133,8 @@ def _policy(name: str, model: Path | None, config: RunConfig) -> Iterator[Policy
         return
     try:
         from agentgym.policy.embedded import EmbeddedPolicy, load
+
+        hush_transformers()
     except ModuleNotFoundError as error:
         raise missing_extra("train", error.name or "torch", "the embedded policy") from error
     network, tokenizer = load(model, dtype=config.model.dtype)

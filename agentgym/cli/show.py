@@ -18,6 +18,13 @@ def emit(data: Data) -> None:
     print(json.dumps(_finite(data), indent=2, allow_nan=False, default=str))
 
 
+def hush_transformers() -> None:
+    """Turn off the bars that transformers draws when it reads or writes a model: ours are on the screen."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def summary_of(summary: Data, run: Path, split: str, picture: Path | None = None) -> None:
     """Print what came of a run."""
     before, after = summary.get("before") or {}, summary.get("after") or {}
@@ -88,7 +95,7 @@ def diagnosis(found: Data) -> None:
         mark = "MISSING" if check["needed"] and not check["ok"] else marks[check["ok"]]
         print(f"{mark:<7}  {check['name']:<{width}}  {check['detail']}")
         if not check["ok"] and check["fix"]:
-            print(f"{'':<7}  {'':<{width}}  get it: {check['fix']}")
+            print(f"{'':<7}  {'':<{width}}  {check['fix']}")
     print("\nThe main job can run: agentgym train quickstart" if found["ready"] else "\nThe main job cannot run yet.")
 
 
@@ -152,6 +159,7 @@ __all__ = [
     "emit",
     "environment",
     "evaluation",
+    "hush_transformers",
     "plan",
     "rate",
     "summary_of",

@@ -24,7 +24,7 @@ from agentgym.recipes import resolve
 from agentgym.store import CONFIG, RunFolder, read_config, read_summary
 
 from .app import INTERRUPTED
-from .show import emit, plan, summary_of
+from .show import emit, hush_transformers, plan, summary_of
 
 if TYPE_CHECKING:
     from agentgym.train.observer import Observer
@@ -307,6 +307,8 @@ def _attend(asked: Asked, run: RunFolder, config: RunConfig) -> int:
 def _trainer() -> type[Trainer]:
     try:
         from agentgym.train.trainer import Trainer
+
+        hush_transformers()
     except ModuleNotFoundError as error:
         raise missing_extra("train", error.name or "torch", "training") from error
     return Trainer
