@@ -99,6 +99,22 @@ class RewardConfig(Section):
     "Passed to the recipe, which checks them."
 
 
+class PretrainConfig(Section):
+    """A first reading of the training worlds: language modelling on what a random player meets, no expert involved."""
+
+    plays: Whole = 4
+    "Random episodes of each training task; 0, or a model with a path: no first reading."
+    lr: Positive = 2e-3
+    batch_tokens: Count = 4096
+    "Tokens of one step; holds at least one full context."
+    valid_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    "Share of the episodes held out to decide when to stop."
+    max_epochs: Count = 4
+    "Over which the learning rate falls to nearly nothing."
+    patience: Count = 1
+    "Epochs without a better held-out loss before it stops."
+
+
 class WarmstartConfig(Section):
     """Supervised steps on an expert's episodes, before reinforcement."""
 
@@ -194,6 +210,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     policy: PolicyConfig = PolicyConfig()
     reward: RewardConfig = RewardConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     warmstart: WarmstartConfig = WarmstartConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

@@ -25,9 +25,14 @@ class Tokenizer(Protocol):
     eos_token: str | None
     eos_token_id: int | None
 
-    def apply_chat_template(self, conversation: list[dict[str, Any]], **kwargs: Any) -> Any: ...
-    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
-    def decode(self, token_ids: Any, *, skip_special_tokens: bool = ...) -> Any: ...
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **kwargs: Any) -> Any:
+        """Return the conversation as one text."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]:
+        """Return the token ids of a text."""
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool = ...) -> Any:
+        """Return the text of token ids."""
 
 
 class Renderer:
@@ -41,13 +46,15 @@ class Renderer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         if tokenizer.eos_token is None or tokenizer.eos_token_id is None:
-            raise ConfigError("the tokenizer has no end-of-sequence token; set `eos_token` in its tokenizer_config.json")
+            raise ConfigError(
+                "the tokenizer has no end-of-sequence token; set `eos_token` in its tokenizer_config.json"
+            )
         self.eos_token: str = tokenizer.eos_token
         self.eos_id: int = tokenizer.eos_token_id
         if not self._after_answer(()).startswith(self.eos_token):
             raise ConfigError(
-                f"the chat template does not end an assistant's turn with the end-of-sequence token {self.eos_token!r}; "
-                "set `eos_token` to the token that ends a turn"
+                "the chat template does not end an assistant's turn with the end-of-sequence token "
+                f"{self.eos_token!r}; set `eos_token` to the token that ends a turn"
             )
 
     def start(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> TokenIds:

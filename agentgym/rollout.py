@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -116,7 +117,9 @@ class Rollouts:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-        return [outcome if outcome is not None else Cancelled(requests[i].rollout_id) for i, outcome in enumerate(outcomes)]
+        return [
+            outcome if outcome is not None else Cancelled(requests[i].rollout_id) for i, outcome in enumerate(outcomes)
+        ]
 
     def cancel(self) -> None:
         """End every episode at its next turn, with the outcome `Cancelled`."""
@@ -134,7 +137,7 @@ class Rollouts:
             if self._cancelled:
                 return Cancelled(request.rollout_id)
             try:
-                # A rollout that is tried again is another one to the policy: its cache must not be taken for this one's.
+                # Tried again, it is another rollout to the policy: the old one's cache must not be taken for its own.
                 name = request.rollout_id if attempt == 0 else f"{request.rollout_id}~{attempt}"
                 outcome = await self._episode(request, name)
             except UsageError:
@@ -167,7 +170,7 @@ class Rollouts:
     async def _play(self, environment: Environment, request: Request, name: str) -> Outcome:
         policy, task, renderer = self._policy, request.task, self._policy.renderer
         observation, info = await self._world(
-            lambda: environment.reset(seed=request.seed & 0x7FFFFFFF, options={"task": task})
+            partial(environment.reset, seed=request.seed & 0x7FFFFFFF, options={"task": task})
         )
         messages: list[Message] = list(observation)
         signals: list[Signal] = list(info["signals"])
@@ -195,7 +198,7 @@ class Rollouts:
             )
             sample = await policy.act(context, info["tools"])
             action = sample.message
-            after, reward, _, _, info = await self._world(lambda action=action: environment.step(action))
+            after, reward, _, _, info = await self._world(partial(environment.step, action))
             t = len(turns)
             turns.append(Turn(observation, sample, prompt, seconds=time.monotonic() - started))
             signals.append(Signal("reward", float(reward), "environment", turn=t))
@@ -238,13 +241,11 @@ class Rollouts:
 def _close_quietly(environment: Environment) -> None:
     try:
         environment.close()
-    except Exception:  # noqa: BLE001 - it is being thrown away because it failed
+    except Exception:  # it is being thrown away because it failed
         return
 
 
-def group_requests(
-    task: Task, *, size: int, step: int, position: int, seed: int, sampling: Sampling
-) -> list[Request]:
+def group_requests(task: Task, *, size: int, step: int, position: int, seed: int, sampling: Sampling) -> list[Request]:
     """Return the requests of one group: ``size`` rollouts of ``task`` that differ only in their seeds.
 
     ``step`` and ``position`` (of the group within the step) make ids and seeds unique and repeatable.

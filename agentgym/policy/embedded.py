@@ -252,7 +252,9 @@ class EmbeddedPolicy:
             as soon as it is asked for.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_context: int, version: int = 0, lockstep: bool = True) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, max_context: int, version: int = 0, lockstep: bool = True
+    ) -> None:
         self._renderer = Renderer(tokenizer)
         self._max_context = max_context
         self.model, self.version, self._lockstep = model, version, lockstep

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -43,7 +43,9 @@ def build_tokenizer(
         raw = FastTokenizer(models.WordLevel(unk_token="<|unk|>"))
         raw.normalizer = normalizers.Lowercase()
         raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n|\w[\w'’-]*|[^\s\w]"), "removed", invert=True)
-        trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False)
+        trainer: Any = trainers.WordLevelTrainer(
+            vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False
+        )
     else:
         raw = FastTokenizer(models.BPE())
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

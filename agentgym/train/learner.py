@@ -35,6 +35,8 @@ class Learner:
 
     Args:
         token_budget: most tokens of one forward and backward pass, padding included.
+        warmup_steps: steps over which the learning rate rises to ``lr``.
+        decay_steps: step at which it has fallen, linearly, to a twentieth of ``lr``; None: it stays.
         objective: the weights of the terms of `reinforce`.
     """
 
@@ -47,6 +49,7 @@ class Learner:
         max_grad_norm: float,
         token_budget: int,
         warmup_steps: int = 0,
+        decay_steps: int | None = None,
         objective: Objective = Objective(),
     ) -> None:
         self.model, self.objective = model, objective
@@ -55,7 +58,7 @@ class Learner:
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self._token_budget, self._max_grad_norm = token_budget, max_grad_norm
-        self._lr, self._warmup_steps = lr, warmup_steps
+        self._lr, self._warmup_steps, self._decay_steps = lr, warmup_steps, decay_steps
         self.steps = 0
         "Optimiser steps taken, which is also the version of the weights."
         decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -173,7 +176,7 @@ class Learner:
                 totals[name] = totals.get(name, 0.0) + float(value)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
-        rate = self._lr * min(1.0, (self.steps + 1) / (self._warmup_steps + 1))
+        rate = self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if torch.isfinite(norm):
@@ -181,6 +184,12 @@ class Learner:
         self.steps += 1
         metrics = {name: total / written for name, total in totals.items()}
         return metrics | {"grad_norm": float(norm), "lr": rate, "trained_tokens": float(written)}
+
+    def _rate(self) -> float:
+        """Return the learning rate of the step to be taken."""
+        rising = min(1.0, (self.steps + 1) / (self._warmup_steps + 1))
+        falling = 1.0 if self._decay_steps is None else max(0.05, 1 - self.steps / self._decay_steps)
+        return self._lr * rising * falling
 
     def _likelihood(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         hidden, where = self._hidden(self.model, batch)
@@ -221,7 +230,9 @@ class Learner:
         ids = torch.arange(2, 10, device=self.device)[None]
         whole = self.model(input_ids=ids).logits.float()
         if not torch.allclose(whole, self._logits(self.model, self.model.base_model(input_ids=ids)[0]), atol=1e-4):
-            raise ConfigError(f"{type(self.model).__name__} changes its logits after the output embeddings: not supported")
+            raise ConfigError(
+                f"{type(self.model).__name__} changes its logits after the output embeddings: not supported"
+            )
 
 
 def _chosen(logits_MV: Tensor, batch: Batch, where: tuple[Tensor, Tensor]) -> Tensor:

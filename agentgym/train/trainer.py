@@ -18,17 +18,17 @@ import numpy as np
 import torch
 
 from agentgym import registry
-from agentgym.config import RunConfig
-from agentgym.errors import InfrastructureError, StoredRunError
+from agentgym.config import PretrainConfig, RunConfig, WarmstartConfig
+from agentgym.errors import InfrastructureError
 from agentgym.evaluate import Evaluation, evaluate, summarise
 from agentgym.policy import Policy, sample_seed
 from agentgym.policy.embedded import EmbeddedPolicy, load
 from agentgym.policy.scripted import ScriptedPolicy, expert, random_admissible
-from agentgym.remote import WorkerPool
 from agentgym.recipes import resolve
+from agentgym.remote import WorkerPool
 from agentgym.rollout import Deadlines, Request, Rollouts, completed, group_requests
 from agentgym.store import RunFolder
-from agentgym.train import warmstart
+from agentgym.train import imitation
 from agentgym.train.advantage import TurnBaseline
 from agentgym.train.batch import Row, rows
 from agentgym.train.checkpoint import Checkpoints
@@ -38,6 +38,8 @@ from agentgym.train.learner import Learner, Metrics, Objective
 from agentgym.train.observer import Observer, Quiet
 from agentgym.types import Group, InfraFailure, Outcome, Sampling, Task, Trajectory
 
+State = dict[str, Any]
+"""What a checkpoint holds."""
 VALUE_WEIGHT = 0.5
 "Of the value head's error beside the policy loss, where an estimator needs values."
 
@@ -61,6 +63,8 @@ class Trainer:
         self.config, self.run, self.observer = config, run, observer or Quiet()
         self._environment = registry.make(config.env.id, **config.env.options)
         self._shaper = resolve(config.reward.recipe, config.reward.params)
+        if "signals" in self._environment.metadata:
+            self._shaper.require({"reward", *self._environment.metadata["signals"]}, f"environment '{config.env.id}'")
         self._checkpoints = Checkpoints(run.path / "checkpoints", keep=config.checkpoint.keep)
         self._crediting = Crediting(
             config.train.advantage, config.train.gamma, config.train.lam, config.train.by_component, config.train.scale
@@ -92,10 +96,11 @@ class Trainer:
         try:
             state = self._restore()
             model, tokenizer = await self._model()
-            if state is None or state["phase"] == "warmstart":
-                await self._imitate(model, tokenizer, state)
+            phases = {"pretrain": self._pretrain, "warmstart": self._warmstart, "train": self._reinforce}
+            names = list(phases)
+            for name in names[names.index(state["phase"]) if state else 0 :]:
+                await phases[name](model, tokenizer, state)
                 state = None
-            await self._reinforce(model, tokenizer, state)
             return self._summary(await self._measure(model, tokenizer, "after"))
         finally:
             self._pool.close()
@@ -131,9 +136,7 @@ class Trainer:
 
     async def _corpus(self) -> list[str]:
         """Return what there is to read: the demonstrations, and what a random player meets in the training tasks."""
-        split = self.config.train.split
-        tasks = await self._tasks(split, self._train_tasks())
-        episodes = await self._play("read the worlds", tasks, ScriptedPolicy(random_admissible))
+        episodes = await self._random_plays(1)
         if self.config.warmstart.episodes:
             episodes += await self._demonstrations()
         return [
@@ -143,6 +146,10 @@ class Trainer:
             for message in observation
         ] + [turn.sample.message.content for trajectory in episodes for turn in trajectory.turns]
 
+    async def _random_plays(self, plays: int) -> list[Trajectory]:
+        tasks = await self._tasks(self.config.train.split, self._train_tasks())
+        return await self._play("play at random", tasks * plays, ScriptedPolicy(random_admissible))
+
     async def _demonstrations(self) -> list[Trajectory]:
         tasks = await self._tasks(self.config.warmstart.split, self.config.warmstart.episodes)
         return await self._play("watch the expert", tasks, ScriptedPolicy(expert))
@@ -150,9 +157,8 @@ class Trainer:
     async def _play(self, name: str, tasks: Sequence[Task], policy: Policy) -> list[Trajectory]:
         """Play each task once with a scripted policy."""
         self.observer.phase(name, len(tasks))
-        requests = [
-            Request(f"{name}/{i}", f"{name}/{i}", task, sample_seed(self.config.seed, i)) for i, task in enumerate(tasks)
-        ]
+        seed = self.config.seed
+        requests = [Request(f"{name}/{i}", name, task, sample_seed(seed, i)) for i, task in enumerate(tasks)]
         with self._rollouts(policy) as rollouts:
             return completed(await rollouts.run(requests, on_outcome=self._tick))
 
@@ -167,9 +173,7 @@ class Trainer:
             self.observer.advance(ready - done)
             done = ready
 
-        prepare = partial(
-            self._environment.prepare, split, workers=self.config.env.workers, progress=progress
-        )
+        prepare = partial(self._environment.prepare, split, workers=self.config.env.workers, progress=progress)
         await asyncio.get_running_loop().run_in_executor(None, prepare)
         return list(tasks[:count])
 
@@ -177,39 +181,66 @@ class Trainer:
         available = len(self._environment.tasks(self.config.train.split))
         return min(available, self.config.train.steps * self.config.train.groups)
 
-    # ------------------------------------------------------------------------------------------------- imitation
+    # ------------------------------------------------------------------------------------------------- supervision
 
-    async def _imitate(self, model: Any, tokenizer: Any, state: dict[str, Any] | None) -> None:
-        """Learn from the expert until the held-out loss stops falling, and measure how well that does."""
-        config = self.config.warmstart
-        if config.episodes:
+    async def _pretrain(self, model: Any, tokenizer: Any, state: State | None) -> None:
+        """Teach a new model the language of the training worlds, from random play alone."""
+        if self.config.model.path is not None or not self.config.pretrain.plays:
+            return
+        renderer = self._policy(model, tokenizer).renderer
+        plays = await self._random_plays(self.config.pretrain.plays)
+        shown = [imitation.as_row(renderer, trajectory, read=True) for trajectory in plays]
+        await self._supervise("pretrain", "read the worlds", self.config.pretrain, model, shown, state)
+
+    async def _warmstart(self, model: Any, tokenizer: Any, state: State | None) -> None:
+        """Learn from the expert, and measure how well that does."""
+        if self.config.warmstart.episodes:
             trajectories = await self._demonstrations()
             renderer = self._policy(model, tokenizer).renderer
-            warmstart.check_rendering(renderer, trajectories[0])
-            shown = [warmstart.as_row(renderer, trajectory) for trajectory in trajectories]
-            train, valid = warmstart.split(shown, config.valid_fraction)
-            learner = self._learner(model, lr=config.lr, weight_decay=config.weight_decay)
-            progress = warmstart.Progress()
-            if state is not None:
-                learner.load_state(state["learner"])
-                progress = warmstart.Progress(**state["progress"])
-            epochs = warmstart.epochs(
-                learner, train, valid, progress, batch_tokens=config.batch_tokens, seed=self.config.seed
-            )
-            self.observer.phase("learn from the expert", config.max_epochs)
-            self.observer.advance(progress.epoch)
-            while not progress.converged(config.patience, config.max_epochs):
-                await _in_thread(partial(next, epochs))
-                self._record("warmstart", progress.epoch, progress.losses())
-                self._commit(phase="warmstart", learner=learner.state(), progress=progress.state())
-                self.observer.advance(1)
-            model.load_state_dict(progress.best_model)
+            imitation.check_rendering(renderer, trajectories[0])
+            shown = [imitation.as_row(renderer, trajectory) for trajectory in trajectories]
+            await self._supervise("warmstart", "learn from the expert", self.config.warmstart, model, shown, state)
         save(model, tokenizer, self.run.path / "warmstart")
         self._before = await self._measure(model, tokenizer, "before")
 
+    async def _supervise(
+        self,
+        phase: str,
+        title: str,
+        config: PretrainConfig | WarmstartConfig,
+        model: Any,
+        shown: Sequence[Row],
+        state: State | None,
+    ) -> None:
+        """Learn from ``shown`` until the held-out loss stops falling, and leave the model at its best."""
+        train, valid = imitation.split(shown, config.valid_fraction)
+        steps_an_epoch = sum(len(row.ids_N) for row in train) // config.batch_tokens + 1
+        learner = self._learner(
+            model,
+            lr=config.lr,
+            weight_decay=self.config.warmstart.weight_decay,
+            warmup_steps=min(20, steps_an_epoch),
+            decay_steps=steps_an_epoch * config.max_epochs,
+        )
+        progress = imitation.Progress()
+        if state is not None:
+            learner.load_state(state["learner"])
+            progress = imitation.Progress(**state["progress"])
+        epochs = imitation.epochs(
+            learner, train, valid, progress, batch_tokens=config.batch_tokens, seed=self.config.seed
+        )
+        self.observer.phase(title, config.max_epochs)
+        self.observer.advance(progress.epoch)
+        while not progress.converged(config.patience, config.max_epochs):
+            await _in_thread(partial(next, epochs))
+            self._record(phase, progress.epoch, progress.losses())
+            self._commit(phase=phase, learner=learner.state(), progress=progress.state())
+            self.observer.advance(1)
+        model.load_state_dict(progress.best_model)
+
     # --------------------------------------------------------------------------------------------- reinforcement
 
-    async def _reinforce(self, model: Any, tokenizer: Any, state: dict[str, Any] | None) -> None:
+    async def _reinforce(self, model: Any, tokenizer: Any, state: State | None) -> None:
         """Take the configured steps."""
         config = self.config
         learner = self._learner(
@@ -267,7 +298,7 @@ class Trainer:
         priced = price(self._shaper, _groups(outcomes, step))
         self.run.append_episodes(step, [(p.group, p.ledgers) for p in priced])
         batch, kept = self._credit(priced, learner)
-        learned = await _in_thread(partial(self._learn, learner, batch, step))
+        learned: Metrics = await _in_thread(partial(self._learn, learner, batch, step))
         policy.update(learner.steps)
         ended = time.monotonic()
         tokens = [now - before for now, before in zip(policy.tokens, read, strict=True)]
@@ -379,7 +410,7 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------------- storing
 
-    def _restore(self) -> dict[str, Any] | None:
+    def _restore(self) -> State | None:
         """Return the state of the last commit, the run's files cut back to it; None for a new run."""
         state, left = self._checkpoints.load()
         for line in left:

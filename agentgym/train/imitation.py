@@ -1,11 +1,10 @@
-"""Imitation of an expert's episodes, until their held-out loss stops falling."""
+"""Learning from text, a first reading of the worlds or an expert's episodes, until the held-out loss stops falling."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from agentgym.types import UNKNOWN_VERSION, TokenIds, Trajectory
 
 @dataclass(slots=True)
 class Progress:
-    """Where a warm start stands; saved with every epoch."""
+    """Where it stands; saved with every epoch."""
 
     epoch: int = 0
     best_loss: float = math.inf
@@ -42,18 +41,22 @@ class Progress:
         return self.epoch >= max_epochs or self.epoch - self.best_epoch >= patience
 
 
-def as_row(renderer: Renderer, trajectory: Trajectory) -> Row:
-    """Return an episode that nobody sampled as one row of tokens, its answers to be imitated."""
+def as_row(renderer: Renderer, trajectory: Trajectory, *, read: bool = False) -> Row:
+    """Return an episode that nobody sampled as one row of tokens, its answers to be imitated.
+
+    Args:
+        read: learn to predict what the world said as well.
+    """
     ids: list[TokenIds] = []
     written: list[bool] = []
     turn: list[int] = []
-    for t, (before, after) in enumerate(pairwise((None, *trajectory.turns))):
-        assert after is not None
-        prompt = renderer.start(after.observation) if before is None else renderer.bridge("stop", after.observation)
-        answer = renderer.answer(after.sample.message)
+    for t, act in enumerate(trajectory.turns):
+        prompt = renderer.bridge("stop", act.observation) if t else renderer.start(act.observation)
+        answer = renderer.answer(act.sample.message)
         ids += [prompt, answer]
-        written += [False] * len(prompt) + [True] * len(answer)
+        written += [read] * len(prompt) + [True] * len(answer)
         turn += [t] * (len(prompt) + len(answer))
+    written[0] = False  # nothing comes before the first token to predict it from
     n = len(written)
     unknown = np.full(n, np.nan, np.float32)
     return Row(
