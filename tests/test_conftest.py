@@ -47,7 +47,9 @@ def test_required_skip_fails_but_for_the_gpu(tmp_path: Path, root: Path) -> None
     assert "everything is required: no such thing here" in done.stdout
 
 
-@pytest.mark.parametrize("line", ["pytest.importorskip('no_such_module')", "pytest.skip('no', allow_module_level=True)"])
+@pytest.mark.parametrize(
+    "line", ["pytest.importorskip('no_such_module')", "pytest.skip('no', allow_module_level=True)"]
+)
 def test_required_module_skip_fails(tmp_path: Path, root: Path, line: str) -> None:
     done = run(tmp_path, root, f"import pytest\n{line}\n", "all")
     assert done.returncode not in (0, 5), done.stdout
