@@ -284,6 +284,8 @@ def _impossible(config: RunConfig) -> Iterator[str]:
     yield from _impossible_train(config.train)
     context = config.model.max_context
     budgets = {"train.token_budget": config.train.token_budget}
+    if config.pretrain.plays and config.model.path is None:
+        budgets["pretrain.batch_tokens"] = config.pretrain.batch_tokens
     if config.warmstart.episodes:
         budgets["warmstart.batch_tokens"] = config.warmstart.batch_tokens
     for key, tokens in budgets.items():
@@ -493,6 +495,7 @@ __all__ = [
     "ModelConfig",
     "Overrides",
     "PolicyConfig",
+    "PretrainConfig",
     "RewardConfig",
     "RunConfig",
     "Section",

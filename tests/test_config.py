@@ -165,7 +165,7 @@ def test_wrong_override_is_one_line(words: list[str], line: str) -> None:
         ("train.group_siz", "train.group_size"),
         ("trian.lr", "train.lr"),
         ("group_size", "train.group_size"),
-        ("lr", "warmstart.lr' or 'train.lr"),
+        ("lr", "pretrain.lr' or 'warmstart.lr' or 'train.lr"),
         ("evl", "eval"),
         ("env.option", "env.options"),
     ],
@@ -217,6 +217,7 @@ def test_wrong_value_says_what_was_found_and_what_is_allowed(key: str, value: ob
         ),
         ({"train.minibatches": 97}, "train.minibatches: found 97; allowed: at most the 96 episodes of a step"),
         ({"train.token_budget": 9}, "train.token_budget: found 9; allowed: at least model.max_context (1536)"),
+        ({"pretrain.batch_tokens": 9}, "pretrain.batch_tokens: found 9; allowed: at least model.max_context"),
         ({"warmstart.batch_tokens": 9}, "warmstart.batch_tokens: found 9; allowed: at least model.max_context"),
         ({"policy.max_tokens": 1536}, "policy.max_tokens: found 1536; allowed: below model.max_context (1536)"),
         ({"model.heads": 3}, "model.width: found 128; allowed: a multiple of 6, twice model.heads"),
@@ -233,6 +234,8 @@ def test_impossible_combination_is_refused(overrides: dict[str, object], line: s
     [
         {"train.group_size": 1, "train.advantage": "reinforce_pp"},
         {"warmstart.batch_tokens": 9, "warmstart.episodes": 0},
+        {"pretrain.batch_tokens": 9, "pretrain.plays": 0},
+        {"pretrain.batch_tokens": 9, "model.path": "some/model"},
         {"model.path": "some/model", "model.heads": 3},
     ],
 )
