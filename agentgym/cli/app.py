@@ -25,11 +25,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Options = Annotated[
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+_Options = Annotated[
     list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the environment; repeatable.")
 ]
-Split = Annotated[str | None, typer.Option(help="Tasks to take.", show_default=False)]
+_Split = Annotated[str | None, typer.Option(help="Tasks to take.", show_default=False)]
 
 
 def run(words: Sequence[str] | None = None) -> int:
@@ -47,9 +47,6 @@ def run(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     return 0
@@ -62,7 +59,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def agentgym(
+def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
@@ -71,7 +68,7 @@ def agentgym(
 
 
 @app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def train(
+def _train(
     context: typer.Context,
     source: Annotated[
         str | None, typer.Argument(metavar="PRESET|FILE.toml", help="What to run.", show_default=False)
@@ -85,7 +82,7 @@ def train(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would do, as a TOML file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show only what came of it.")] = False,
-    json: Json = False,
+    json: _Json = False,
 ) -> None:
     """Train a policy: imitate an expert, then learn from reward.
 
@@ -97,12 +94,12 @@ def train(
 
 
 @app.command("eval")
-def evaluate(
+def _evaluate(
     folder: Annotated[
         Path | None, typer.Argument(metavar="[RUN|MODEL]", help="A run folder or a model folder.", show_default=False)
     ] = None,
     env: Annotated[str | None, typer.Option(help="Environment.  [default: the run's]", show_default=False)] = None,
-    split: Split = None,
+    split: _Split = None,
     games: Annotated[int | None, typer.Option(min=1, help="How many tasks.", show_default=False)] = None,
     policy: Annotated[str, typer.Option(metavar="model|expert|random", help="Who plays.")] = "model",
     checkpoint: Annotated[
@@ -110,9 +107,9 @@ def evaluate(
     ] = "model",
     temperature: Annotated[float, typer.Option(min=0.0, help="Of sampling; 0 is greedy.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Seed of the episodes.", show_default=False)] = None,
-    option: Options = None,
+    option: _Options = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show only what came of it.")] = False,
-    json: Json = False,
+    json: _Json = False,
 ) -> None:
     """Measure how often a policy succeeds, with its 95 % interval."""
     from .evaluate import Asked, measure
@@ -123,7 +120,7 @@ def evaluate(
 
 
 @app.command("list")
-def catalogue(json: Json = False) -> None:
+def _catalogue(json: _Json = False) -> None:
     """List environments, presets, rewards and advantage estimators."""
     from .describe import everything
     from .show import catalogue as shown
@@ -133,9 +130,9 @@ def catalogue(json: Json = False) -> None:
 
 
 @app.command("info")
-def info(
+def _info(
     env: Annotated[str, typer.Argument(metavar="ENV", help="An environment's name, or module:Class.")],
-    json: Json = False,
+    json: _Json = False,
 ) -> None:
     """Describe an environment: its options, its tasks, the signals it measures."""
     from .describe import environment
@@ -146,12 +143,12 @@ def info(
 
 
 @app.command("play")
-def play(
+def _play(
     env: Annotated[str, typer.Argument(metavar="ENV", help="An environment's name, or module:Class.")],
-    task: Annotated[str | None, typer.Option(help="Task to play.  [default: drawn by the seed]")] = None,
-    split: Split = None,
-    seed: Annotated[int, typer.Option(help="Seed of the world, and of the task drawn.")] = 0,
-    option: Options = None,
+    task: Annotated[str | None, typer.Option(help="Task to play.  [default: the first]", show_default=False)] = None,
+    split: _Split = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Draws the task.", show_default=False)] = None,
+    option: _Options = None,
 ) -> None:
     """Play yourself. 'quit' or the end of the input ends it."""
     from .play import play as played
@@ -160,7 +157,7 @@ def play(
 
 
 @app.command("doctor")
-def doctor(json: Json = False) -> None:
+def _doctor(json: _Json = False) -> None:
     """Look at what this machine has, and what the main job still needs."""
     from .doctor import examine
     from .show import diagnosis, emit
@@ -171,7 +168,7 @@ def doctor(json: Json = False) -> None:
 
 
 @app.command("curve")
-def curve(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+def _curve(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
     """Draw a run's curves into its folder, also while it goes on."""
     from agentgym.view.curve import draw
 
@@ -185,4 +182,4 @@ def _print(data: dict[str, Any], shown: Any, *, json: bool, emit: Any) -> None:
         shown(data)
 
 
-__all__ = ["app", "run"]
+__all__ = ["INFRASTRUCTURE", "INTERRUPTED", "USAGE", "app", "run"]

@@ -17,6 +17,7 @@ from agentgym.config import presets
 from agentgym.env import Environment
 from agentgym.errors import MissingExtraError, UnknownNameError
 from agentgym.recipes import RECIPES
+from agentgym.types import Task
 
 SPLITS = ("demo", "train", "valid", "test", "files")
 """Names of splits an environment may have."""
@@ -45,8 +46,8 @@ def environment(name: str) -> dict[str, Any]:
     paragraphs, arguments = _docstring(found)
     made = registry.make(name)
     try:
-        splits = {split: tasks for split in SPLITS if (tasks := _tasks(made, split))}
-        signals = _signals(made, paragraphs)
+        splits = {split: tasks for split in SPLITS if (tasks := tasks_of(made, split))}
+        signals = _signals(made, next(iter(splits.values()))[0], paragraphs)
     finally:
         made.close()
     return {
@@ -163,16 +164,17 @@ def _json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _tasks(made: Environment, split: str) -> typing.Sequence[Any]:
+def tasks_of(made: Environment, split: str) -> typing.Sequence[Task]:
+    """Return the tasks of a split, none where there is no such split."""
     try:
         return made.tasks(split)
     except UnknownNameError:
         return ()
 
 
-def _signals(made: Environment, paragraphs: typing.Sequence[str]) -> list[dict[str, str]]:
+def _signals(made: Environment, task: Task, paragraphs: typing.Sequence[str]) -> list[dict[str, str]]:
     """Return the signals of one episode that is played at random, each once, with what the docstring says of them."""
-    _, info = made.reset(seed=0)
+    _, info = made.reset(seed=0, options={"task": task})
     seen, rng = list(info["signals"]), np.random.default_rng(0)
     for _ in range(_LONGEST):
         if info["stop"] is not None:
@@ -219,4 +221,4 @@ def _table(paragraph: str) -> list[list[str]]:
     return rows
 
 
-__all__ = ["environment", "everything"]
+__all__ = ["SPLITS", "environment", "everything", "tasks_of"]

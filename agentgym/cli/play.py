@@ -6,26 +6,31 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from agentgym import registry
+from agentgym.env import Environment
+from agentgym.errors import UsageError
 from agentgym.types import Observation, Signal, StopReason, Task
 
+from .describe import SPLITS, tasks_of
 from .options import parsed
 
 QUIT = frozenset({"quit", "exit"})
 """Words that end a game."""
 
 
-def play(env: str, task_id: str | None, split: str | None, seed: int, options: Sequence[str]) -> None:
+def play(env: str, task_id: str | None, split: str | None, seed: int | None, options: Sequence[str]) -> None:
     """Play one episode on standard input and output. The end of the input ends it, as `QUIT` does.
 
     Raises:
         UnknownNameError: there is no such environment, split or task.
+        UsageError: the split is empty.
     """
-    given = parsed(options) | ({"split": split} if split is not None and task_id is None else {})
-    environment = registry.make(env, **given)
+    environment = registry.make(env, **parsed(options))
     try:
-        asked: dict[str, str | Task] = {} if task_id is None else {"task": task_id}
-        observation, info = environment.reset(seed=seed, options=dict(asked))
+        task = task_id if task_id is not None else _chosen(environment, split, seed)
+        observation, info = environment.reset(seed=seed, options={"task": task})
         signals = list(info["signals"])
         print(f"{info['task_id']}   ('quit' ends it)\n")
         _show(observation)
@@ -43,6 +48,19 @@ def play(env: str, task_id: str | None, split: str | None, seed: int, options: S
         _verdict(signals, stop, turns)
     finally:
         environment.close()
+
+
+def _chosen(environment: Environment, split: str | None, seed: int | None) -> Task:
+    """Return the task that ``seed`` draws from a split, the first one without a seed."""
+    tasks = environment.tasks(split) if split is not None else _first_split(environment)
+    if not tasks:
+        raise UsageError(f"there is no task to play{f' in split {split!r}' if split else ''}")
+    return tasks[0 if seed is None else int(np.random.default_rng(seed).integers(len(tasks)))]
+
+
+def _first_split(environment: Environment) -> Sequence[Task]:
+    """Return the person's own tasks where there are any, else those of the first split there is."""
+    return next((tasks for name in ("files", *SPLITS) if (tasks := tasks_of(environment, name))), ())
 
 
 def _answer() -> str | None:

@@ -146,7 +146,8 @@ def draw_many(
         left.set(title="Success while training", xlabel="training step", ylabel="share of episodes won")
         left.set(ylim=(0, 1.02))
         left.set_xlim(left=0)
-        left.legend(loc="lower right")
+        if left.get_legend_handles_labels()[0]:
+            left.legend(loc="lower right")
         right.set(title=f"Held-out tasks ({first.split('final_split')})", xlim=(-0.4, 1.6), ylim=(0, 1.02))
         right.set_xticks([0, 1], ["before", "after"])
         right.grid(axis="x", visible=False)
@@ -228,7 +229,8 @@ def _draw_success(axes: Any, curves: _Curves) -> None:
         title="Success, with 95 % intervals", xlabel="training step", ylabel="share of episodes won", ylim=(0, 1.02)
     )
     _span(axes, curves)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
 def _point(axes: Any, held: _Held, x: float, marker: str, colour: str, label: str) -> None:

@@ -25,6 +25,8 @@ from agentgym.train.observer import Observer, Quiet
 
 SHARES = {"decode": "cyan", "worlds": "green", "learn": "magenta", "other": "bright_black"}
 """What a step's time goes to, and the colour of each."""
+EPOCHS = ("pretrain", "warmstart")
+"""Kinds of measurement that come once an epoch of supervised learning, in the order of a run."""
 _LEARNING = {
     "entropy": "entropy",
     "kl_sampler": "KL to the sampler",
@@ -177,7 +179,7 @@ class Lines:
 
 def measured_line(kind: str, step: int, metrics: Metrics, steps: int | None = None) -> str:
     """Return a measurement as one line."""
-    if kind == "warmstart":
+    if kind in EPOCHS:
         return f"epoch {step}  loss {number(metrics.get('train_loss'))}  held-out {number(metrics.get('valid_loss'))}"
     if kind.startswith("eval_"):
         when = {"eval_before": "before", "eval_after": "after"}.get(kind, f"at step {step}")
@@ -246,8 +248,8 @@ class Board:
             if "train" in self._watched.latest:
                 width = self._console.width
                 parts += [Text(), _figures(self._watched, width), *_time(self._watched.latest["train"][1], width)]
-            elif "warmstart" in self._watched.latest:
-                parts += [Text(), _losses(self._watched)]
+            elif learnt := [kind for kind in EPOCHS if kind in self._watched.latest]:
+                parts += [Text(), _losses(self._watched, learnt[-1])]
             return Group(*parts)
 
 
@@ -274,10 +276,10 @@ def _progress(phase: Phase) -> RenderableType:
     return grid
 
 
-def _losses(watched: Watched) -> RenderableType:
+def _losses(watched: Watched, kind: str) -> RenderableType:
     grid = _columns()
     for key, name in (("train_loss", "loss"), ("valid_loss", "held-out loss")):
-        values = watched.history.get(f"warmstart/{key}", deque())
+        values = watched.history.get(f"{kind}/{key}", deque())
         grid.add_row(name, number(values[-1] if values else None), Text(sparkline(values), "cyan"))
     return grid
 
@@ -421,4 +423,18 @@ def watching(stream: TextIO | None = None, *, title: str = "", quiet: bool = Fal
         yield Lines(stream)
 
 
-__all__ = ["Board", "Lines", "Phase", "Watched", "measured_line", "sparkline", "watching"]
+__all__ = [
+    "Board",
+    "Lines",
+    "Phase",
+    "Watched",
+    "count",
+    "duration",
+    "measured_line",
+    "number",
+    "rewards",
+    "sparkline",
+    "stacked",
+    "watching",
+    "with_interval",
+]
