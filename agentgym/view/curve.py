@@ -87,7 +87,14 @@ class _Curves:
 
     @property
     def last_step(self) -> int:
+        """The last step anything was measured at."""
         return max([0, *self.train, *(held.step for held in self.during)])
+
+    @property
+    def manner(self) -> str:
+        """How evaluations are sampled."""
+        temperature = self.config.get("eval", {}).get("temperature", 0.0)
+        return f"temperature {temperature:g}" if temperature else "greedy"
 
     def split(self, which: str) -> str:
         """Return the name of a split that the run evaluates on."""
@@ -143,7 +150,7 @@ def draw_many(
             _draw_band(left, seeds, colour, name)
             _draw_before_after(right, seeds, colour, name)
         _draw_baselines(right, baselines)
-        left.set(title="Success while training", xlabel="training step", ylabel="share of episodes won")
+        left.set(title="Success while training", xlabel="training step", ylabel="share of episodes that succeed")
         left.set(ylim=(0, 1.02))
         left.set_xlim(left=0)
         if left.get_legend_handles_labels()[0]:
@@ -219,14 +226,14 @@ def _draw_success(axes: Any, curves: _Curves) -> None:
             capsize=2.5,
             marker="o",
             markersize=4.5,
-            label=f"{curves.split('split')}, greedy",
+            label=f"{curves.split('split')}, {curves.manner}",
             zorder=3,
         )
     if curves.after is not None:
         name = f"{curves.split('final_split')}, after: {curves.after.success:.2f}"
         _point(axes, curves.after, 1.035 * curves.last_step, "D", _FINAL, name)
     axes.set(
-        title="Success, with 95 % intervals", xlabel="training step", ylabel="share of episodes won", ylim=(0, 1.02)
+        title="Success, with 95 % intervals", xlabel="training step", ylabel="share of episodes that succeed", ylim=(0, 1.02)
     )
     _span(axes, curves)
     if axes.get_legend_handles_labels()[0]:
@@ -306,7 +313,7 @@ def _draw_band(axes: Any, seeds: Sequence[_Curves], colour: str, name: str) -> N
         ends = np.abs([means - low, high - means])
         shown = colour if name else _HELD_OUT
         split = seeds[0].split("split")
-        label = f"{name}, {split}" if name else f"held-out tasks ({split}), greedy"
+        label = f"{name}, {split}" if name else f"held-out tasks ({split}), {seeds[0].manner}"
         axes.errorbar(at, means, ends, color=shown, marker="o", markersize=4.5, linewidth=1.2, capsize=2.5, label=label)
 
 
