@@ -233,7 +233,10 @@ def _draw_success(axes: Any, curves: _Curves) -> None:
         name = f"{curves.split('final_split')}, after: {curves.after.success:.2f}"
         _point(axes, curves.after, 1.035 * curves.last_step, "D", _FINAL, name)
     axes.set(
-        title="Success, with 95 % intervals", xlabel="training step", ylabel="share of episodes that succeed", ylim=(0, 1.02)
+        title="Success, with 95 % intervals",
+        xlabel="training step",
+        ylabel="share of episodes that succeed",
+        ylim=(0, 1.02),
     )
     _span(axes, curves)
     if axes.get_legend_handles_labels()[0]:
