@@ -102,12 +102,16 @@ def rows(
 def pack(all_rows: Sequence[Row], *, token_budget: int) -> list[Batch]:
     """Return ``all_rows`` in batches of at most ``token_budget`` tokens, padding counted.
 
-    Rows of like length share a batch, so that little of the budget is padding.
+    Rows of like length share a batch, so that little of the budget is padding; rows of two temperatures never do.
 
     Raises:
         UsageError: a row alone is longer than the budget.
     """
-    return [_batch([all_rows[i] for i in bin_]) for bin_ in bins([len(row.ids_N) for row in all_rows], token_budget)]
+    batches = []
+    for temperature in sorted({row.temperature for row in all_rows}):
+        alike = [row for row in all_rows if row.temperature == temperature]
+        batches += [_batch([alike[i] for i in bin_]) for bin_ in bins([len(row.ids_N) for row in alike], token_budget)]
+    return batches
 
 
 def bins(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
