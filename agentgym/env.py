@@ -31,6 +31,9 @@ class Environment(gymnasium.Env[Observation, "Action | str"]):
     Synchronous, single-threaded, reusable: ``reset`` starts the next episode. The reward that ``step`` returns is the
     world's own; composed rewards are priced from the signals. A policy's mistake is answered in the observation and
     measured as a signal; an exception from ``reset`` or ``step`` is a fault of the infrastructure.
+
+    ``metadata["signals"]`` names every signal it may emit, so that a reward can be checked before anything is played.
+    The signal ``reward``, what ``step`` returned, is not among them: rollouts and wrappers record it themselves.
     """
 
     @abstractmethod
@@ -51,10 +54,14 @@ class Environment(gymnasium.Env[Observation, "Action | str"]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start an episode of ``options["task"]`` (a `Task` or its id), or of a task drawn by ``seed``.
 
+        Begin with ``super().reset(seed=seed)``: it seeds ``np_random``, which every draw has to come from.
+
         Raises:
             UnknownNameError: there is no such task.
             TaskError: the task's files are not what they claim to be.
         """
+        super().reset(seed=seed)
+        return (), {}
 
     @abstractmethod
     def step(self, action: Action | str) -> tuple[Observation, float, bool, bool, Info]:
@@ -65,6 +72,18 @@ class Environment(gymnasium.Env[Observation, "Action | str"]):
         Raises:
             gymnasium.error.ResetNeeded: no episode is going on.
         """
+
+    def conclude(self) -> tuple[Signal, ...]:
+        """End an episode that is cut from outside, and return what its own end would have said of it as a whole.
+
+        Someone other than the world may have to stop: the policy's context is full, or its answer was cut off. The
+        signals of the trajectory (``turn`` None) are then measured as the world stands. A later ``step`` is refused.
+        A world that measures nothing of the kind need not override it.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode is going on.
+        """
+        return ()
 
     def snapshot(self) -> str:
         """Save the world as it stands and return a reference that `restore` takes.

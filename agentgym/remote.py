@@ -27,12 +27,13 @@ from agentgym import errors
 from agentgym.env import Environment, Info
 from agentgym.errors import AgentgymError, DeadlineError, InfrastructureError, UsageError, WorkerDiedError
 from agentgym.spaces import ActionSpace, Messages
-from agentgym.types import Action, Observation, Task
+from agentgym.types import Action, Observation, Signal, Task
 from agentgym.wire import (
     Json,
     info_from_json,
     message_to_json,
     observation_from_json,
+    signal_from_json,
     task_from_json,
     task_to_json,
 )
@@ -196,7 +197,7 @@ class RemoteEnvironment(Environment):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start an episode; see `Environment.reset`."""
-        gymnasium.Env.reset(self, seed=seed)
+        super().reset(seed=seed)
         if options and isinstance(options.get("task"), Task):
             options = {**options, "task": task_to_json(options["task"])}
         observation, info = self._call("reset", seed=seed, options=options)
@@ -207,6 +208,10 @@ class RemoteEnvironment(Environment):
         sent = action if isinstance(action, str) else message_to_json(action)
         observation, reward, terminated, truncated, info = self._call("step", action=sent)
         return observation_from_json(observation), reward, terminated, truncated, info_from_json(info)
+
+    def conclude(self) -> tuple[Signal, ...]:
+        """End an episode that is cut from outside; see `Environment.conclude`."""
+        return tuple(signal_from_json(signal) for signal in self._call("conclude"))
 
     def snapshot(self) -> str:
         """Save the world as it stands; see `Environment.snapshot`."""
@@ -287,7 +292,7 @@ class WorkerPool:
             self._hosted[slot].add(environment)
         request = {"op": "make", "env": number, "name": self.name, "kwargs": self.kwargs, "path": sys.path}
         try:
-            worker.call(request, self._start_timeout_s)
+            environment.metadata = _metadata(worker.call(request, self._start_timeout_s))
         except AgentgymError:
             with self._lock:
                 self._hosted[slot].discard(environment)
@@ -323,6 +328,12 @@ def _close_all(workers: list[Worker | None]) -> None:
     for worker in workers:
         if worker is not None:
             worker.close()
+
+
+def _metadata(sent: Json) -> Json:
+    """Return the metadata of a world as that of its stand-in, which cannot draw it."""
+    tuples = {name: tuple(value) for name, value in sent.items() if isinstance(value, list)}
+    return {**sent, **tuples, "render_modes": []}
 
 
 def _plain(value: Any) -> Any:

@@ -184,6 +184,7 @@ class Rollouts:
             room = policy.max_context - len(buffer) if policy.max_context else request.sampling.max_tokens
             if room < 1:
                 stop = StopReason.CONTEXT_FULL
+                signals.extend(await self._world(environment.conclude))
                 break
             started = time.monotonic()
             context = Context(

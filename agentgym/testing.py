@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-import gymnasium
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
@@ -42,12 +41,13 @@ class EchoEnvironment(Environment):
     """A fake world that answers what it hears, and misbehaves on request, for tests of what stands around worlds.
 
     ``die`` ends its process, ``hang`` never returns, ``fail`` and ``refuse`` raise, ``print`` prints, ``flood``
-    answers at length. Its one signal, ``heard``, is the length of what was said.
+    answers at length. It measures ``heard``, the length of what was said, and in the end ``turns``, their number.
     """
 
     def __init__(self, *, turns: int = 5, broken: bool = False) -> None:
         if broken:
             raise TaskError("this world is broken; do not ask for broken=True")
+        self.metadata = {"render_modes": [], "signals": ("heard", "turns")}
         self.observation_space = Messages()
         self.action_space = ActionSpace()
         self._limit = turns
@@ -60,7 +60,7 @@ class EchoEnvironment(Environment):
         return tuple(Task(f"echo/{number}", "Say something.", self._limit, data={"n": number}) for number in range(3))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
-        gymnasium.Env.reset(self, seed=seed)
+        super().reset(seed=seed)
         tasks = {task.id: task for task in self.tasks("train")}
         asked = (options or {}).get("task") or list(tasks)[int(self.np_random.integers(len(tasks)))]
         if isinstance(asked, str) and asked not in tasks:
@@ -74,14 +74,27 @@ class EchoEnvironment(Environment):
             raise ResetNeeded("the episode is over or has not begun; call reset()")
         heard = as_action(action)
         answer = _misbehave(heard.content)
-        signals = (Signal("heard", float(len(answer)), "echo", self._turns, evidence=repr(heard.tool_calls)),)
+        signals: tuple[Signal, ...] = (
+            Signal("heard", float(len(answer)), "echo", self._turns, evidence=repr(heard.tool_calls)),
+        )
         self._turns += 1
         cut = self._turns >= self._task.max_turns
+        if cut:
+            signals += self._verdict()
         stop = StopReason.MAX_TURNS if cut else None
         return (text_message("user", answer),), 0.5, False, cut, make_info(self._task, signals=signals, stop=stop)
 
+    def conclude(self) -> tuple[Signal, ...]:
+        if self._task is None or self._turns >= self._task.max_turns:
+            raise ResetNeeded("the episode is over or has not begun; call reset()")
+        self._task = None
+        return self._verdict()
+
     def close(self) -> None:
         self._task = None
+
+    def _verdict(self) -> tuple[Signal, ...]:
+        return (Signal("turns", float(self._turns), "echo"),)
 
 
 def _misbehave(said: str) -> str:
@@ -208,6 +221,49 @@ class EnvironmentContract:
             for turn, (_, _, terminated, truncated, info) in enumerate(self._play(environment)):
                 for signal in info["signals"]:
                     _check_signal(signal, turn, terminated or truncated)
+
+    def test_what_is_measured_is_declared(self) -> None:
+        with self._environment() as environment:
+            declared = environment.metadata.get("signals")
+            assert isinstance(declared, tuple), "metadata['signals'] must be a tuple of the names of all signals"
+            assert "reward" not in declared, "the signal 'reward' is added by whoever plays; do not measure it yourself"
+            measured = {signal.name for *_, info in self._play(environment) for signal in info["signals"]}
+            environment.reset(seed=12)
+            measured.update(signal.name for signal in environment.conclude())
+            unknown = sorted(measured - set(declared))
+            assert not unknown, f"the signals {unknown} are measured, but not declared in metadata['signals']"
+
+    def test_an_episode_cut_from_outside_is_measured_as_a_whole(self) -> None:
+        with self._environment() as environment:
+            *_, last = self._play(environment)
+            own_end = {signal.name for signal in last[4]["signals"] if signal.turn is None}
+            task = environment.tasks(self.split)[0]
+            for turns in range(min(2, task.max_turns)):
+                _, info = environment.reset(seed=11, options={"task": task})
+                for _ in range(turns):
+                    _, _, terminated, truncated, info = environment.step(self.act(environment, info))
+                    if terminated or truncated:
+                        return
+                signals = environment.conclude()
+                assert isinstance(signals, tuple), "conclude() must return a tuple of Signals"
+                for signal in signals:
+                    assert signal.turn is None, f"signal '{signal.name}' must belong to the trajectory, not to a turn"
+                    _check_signal(signal, turns, True)
+                assert {signal.name for signal in signals} == own_end, (
+                    "conclude() must measure of the whole trajectory what its own end would have measured"
+                )
+
+    def test_a_concluded_episode_is_over(self) -> None:
+        with self._environment() as environment:
+            if type(environment).conclude is Environment.conclude:
+                return
+            _raised(ResetNeeded, environment.conclude)
+            environment.reset(seed=13)
+            environment.conclude()
+            _raised(ResetNeeded, lambda: environment.step("hello"))
+            _raised(ResetNeeded, environment.conclude)
+            list(self._play(environment))
+            _raised(ResetNeeded, environment.conclude)
 
     def test_info_survives_the_wire(self) -> None:
         with self._environment() as environment:

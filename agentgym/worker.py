@@ -25,6 +25,7 @@ from agentgym.wire import (
     info_to_json,
     message_from_json,
     observation_to_json,
+    signal_to_json,
     task_from_json,
     task_to_json,
 )
@@ -37,28 +38,31 @@ class Host:
 
     def __init__(self) -> None:
         self._environments: dict[int, Environment] = {}
+        self._encode = json.JSONEncoder(separators=(",", ":")).encode
         self._operations: dict[str, Callable[[int, Json], Any]] = {
             "make": self._make,
             "tasks": self._tasks,
             "prepare": self._prepare,
             "reset": self._reset,
             "step": self._step,
+            "conclude": self._conclude,
             "snapshot": lambda number, request: self._environments[number].snapshot(),
             "restore": lambda number, request: self._environments[number].restore(request["state_ref"]),
             "close": self._close,
         }
 
-    def answer(self, request: Json) -> Json:
-        """Do what ``request`` asks. An exception is an answer, too."""
+    def answer(self, request: Json) -> str:
+        """Do what ``request`` asks. An exception is an answer, too, and so is what JSON cannot hold."""
         try:
-            return {"ok": self._operations[request["op"]](request["env"], request)}
+            return self._encode({"ok": self._operations[request["op"]](request["env"], request)})
         except Exception as error:
             name, trace = type(error).__name__, traceback.format_exc()
-            return {"error": {"class": name, "text": str(error), "trace": trace}}
+            return self._encode({"error": {"class": name, "text": str(error), "trace": trace}})
 
-    def _make(self, number: int, request: Json) -> None:
+    def _make(self, number: int, request: Json) -> Json:
         sys.path.extend(entry for entry in request["path"] if entry not in sys.path)
         self._environments[number] = make(request["name"], **request["kwargs"])
+        return self._environments[number].metadata
 
     def _tasks(self, number: int, request: Json) -> list[Json]:
         return [task_to_json(task) for task in self._environments[number].tasks(request["split"])]
@@ -80,6 +84,9 @@ class Host:
         observation, reward, terminated, truncated, info = self._environments[number].step(action)
         return [observation_to_json(observation), float(reward), bool(terminated), bool(truncated), info_to_json(info)]
 
+    def _conclude(self, number: int, request: Json) -> list[Json]:
+        return [signal_to_json(signal) for signal in self._environments[number].conclude()]
+
     def _close(self, number: int, request: Json) -> None:
         environment = self._environments.pop(number, None)
         if environment is not None:
@@ -89,9 +96,8 @@ class Host:
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer every line of ``requests`` until there are no more."""
     host = Host()
-    encode = json.JSONEncoder(separators=(",", ":")).encode
     for line in requests:
-        answers.write(encode(host.answer(json.loads(line))).encode() + b"\n")
+        answers.write(host.answer(json.loads(line)).encode() + b"\n")
         answers.flush()
 
 

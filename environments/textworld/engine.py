@@ -10,6 +10,8 @@ from typing import Any
 
 from agentgym.errors import missing_extra
 
+from .games import one_at_a_time
+
 try:
     import jericho
     from textworld.generator.game import Game, GameProgression
@@ -64,7 +66,7 @@ class Engine:
         self.game = game
         self.objective: str = game.objective if game else ""
         self.max_score: int = game.max_score if game else 0
-        with warnings.catch_warnings():
+        with one_at_a_time, warnings.catch_warnings():
             # It says so of every game but a list of classics, and TextWorld's need none of what is missing.
             warnings.simplefilter("ignore", jericho.UnsupportedGameWarning)
             self._machine = jericho.FrotzEnv(str(story), seed=_RNG_SEED)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 from gymnasium.error import ResetNeeded
 
 from agentgym.env import Environment, Info, info
@@ -27,6 +26,7 @@ FILES = "files"
 """The split made of the user's own game files."""
 PROMPT = "Play this text game and reach its goal. Answer with one command."
 SOURCE = "textworld"
+SIGNALS = ("progress", "grounded", "score", "won", "lost", "excess_steps")
 
 _NO_LOGIC = "the game has no TextWorld logic (.json) beside it"
 _NO_PLAN = "no winning plan is known for this game"
@@ -59,7 +59,7 @@ class TextWorldEnvironment(Environment):
                             episode is 1 if won and otherwise below
     grounded     each       1 if the world carried the command out, 0 if it was not understood, impossible or empty
     score        each       points gained, as a share of the highest score
-    won, lost    None       1 or 0, when the game ends or its turns are used up
+    won, lost    None       1 or 0, when the game ends, its turns are used up or it is cut from outside
     score        None       points in the end, as a share of the highest score
     excess_steps None       turns taken beyond the plan known at first; not measured where the game was not won
     ============ ========== =========================================================================================
@@ -98,7 +98,7 @@ class TextWorldEnvironment(Environment):
         hide: Sequence[str] = ("examine", "look", "inventory"),
         terse: bool = True,
     ) -> None:
-        self.metadata = {"render_modes": []}
+        self.metadata = {"render_modes": [], "signals": SIGNALS}
         self.observation_space = Messages()
         self.action_space = ActionSpace()
         self.settings = GameSettings(challenge, rooms, objects, quest_length, level, seed)
@@ -155,7 +155,7 @@ class TextWorldEnvironment(Environment):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start an episode; see `Environment.reset`."""
-        gymnasium.Env.reset(self, seed=seed)
+        super().reset(seed=seed)
         self._task = task = self._chosen((options or {}).get("task"))
         self._standing = _Standing(ended=True)
         self._saved.clear()
@@ -196,6 +196,13 @@ class TextWorldEnvironment(Environment):
             signals += self._verdict(scene)
         observed = self._observation(text.clean(scene.raw), scene)
         return observed, gain or 0.0, done, cut, self._info(scene, signals, stop)
+
+    def conclude(self) -> tuple[Signal, ...]:
+        """End a game that is cut from outside, and return the verdict on it as it stands."""
+        if self._standing.ended or self._engine is None:
+            raise ResetNeeded("the episode is over or has not begun; call reset()")
+        self._standing = replace(self._standing, ended=True)
+        return self._verdict(self._engine.scene)
 
     def snapshot(self) -> str:
         """Save the episode as it stands; good until the next reset."""

@@ -53,8 +53,9 @@ _PATIENCE = 1000
 """So many candidates in a row without a new game for a split mean that there are no more."""
 _COMPILE_TIMEOUT_S = 180.0
 
-_generator = threading.Lock()
-"""TextWorld's generator is not thread-safe; the Inform compilers it feeds are processes and run in parallel."""
+one_at_a_time = threading.Lock()
+"""Held for what is not thread-safe: TextWorld's generator and its parser, which reads saved games, and Python's
+``warnings.catch_warnings``. Playing is, and the Inform compilers are processes; both run in parallel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def make(settings: GameSettings, candidate: int) -> Game | None:
     options.grammar.blend_descriptions = False
     options.grammar.only_last_action = False
     options.seeds = int(np.random.SeedSequence([settings.seed, candidate]).generate_state(1)[0] >> 1)
-    with _generator, warnings.catch_warnings():
+    with one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # coin_collector plays its own solution, in an engine that warns
         try:
             if settings.challenge == "custom":
@@ -157,7 +158,7 @@ def _compile(game: Game, workshop: Path, story: Path) -> None:
     """Run Inform 7 and Inform 6, as TextWorld does, without the index that nobody reads (0.1 s a game)."""
     inform = Path(os.environ.get("INFORM_HOME", I7_DEFAULT_PATH)) / "share" / "inform7"
     (workshop / "Source").mkdir()
-    with _generator:
+    with one_at_a_time:
         source = generate_inform7_source(game)
     (workshop / "Source" / "story.ni").write_text(source)
     (workshop / "uuid.txt").touch()

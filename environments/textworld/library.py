@@ -12,7 +12,7 @@ import numpy as np
 from agentgym.errors import TaskError, missing_extra
 
 from .engine import Engine
-from .games import build, file_hash
+from .games import build, file_hash, one_at_a_time
 
 try:
     from textworld.generator.game import Game
@@ -111,7 +111,9 @@ def read_logic(story: Path) -> Game | None:
 
 def _load_logic(path: Path) -> Game:
     try:
-        return Game.deserialize(json.loads(path.read_bytes()))
+        data = json.loads(path.read_bytes())
+        with one_at_a_time:
+            return Game.deserialize(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"{path} is not a game saved by TextWorld ({error!r}); give the .json written by tw-make"
         raise TaskError(message) from error
