@@ -156,6 +156,7 @@ class Trainer:
 
     async def _play(self, name: str, tasks: Sequence[Task], policy: Policy) -> list[Trajectory]:
         """Play each task once with a scripted policy."""
+        self._leave_if_asked()
         self.observer.phase(name, len(tasks))
         seed = self.config.seed
         requests = [Request(f"{name}/{i}", name, task, sample_seed(seed, i)) for i, task in enumerate(tasks)]
@@ -170,6 +171,7 @@ class Trainer:
 
         def progress(ready: int, total: int) -> None:
             nonlocal done
+            self._leave_if_asked()
             self.observer.advance(ready - done)
             done = ready
 
@@ -261,19 +263,23 @@ class Trainer:
         policy = self._policy(model, tokenizer, version=learner.steps)
         try:
             with self._rollouts(policy) as rollouts:
-                self.observer.phase("reinforcement", config.train.steps)
-                self.observer.advance(step)
+                self._announce(step)
                 while step < config.train.steps:
                     step += 1
                     self._record("train", step, await self._step(step, tasks, rollouts, policy, learner))
                     if config.eval.every and step % config.eval.every == 0:
                         await self._evaluate(policy, config.eval.split, config.eval.games, "during", step)
+                        self._announce(step - 1)
                     if step % config.checkpoint.every == 0 or step == config.train.steps or self._stop_asked:
                         self._commit_step(step, learner)
                     self.observer.advance(1)
         finally:
             policy.close()
         save(model, tokenizer, self.run.path / "model")
+
+    def _announce(self, step: int) -> None:
+        self.observer.phase("reinforcement", self.config.train.steps)
+        self.observer.advance(step)
 
     async def _step(
         self, step: int, tasks: Sequence[Task], rollouts: Rollouts, policy: EmbeddedPolicy, learner: Learner
@@ -371,6 +377,7 @@ class Trainer:
 
     async def _measure(self, model: Any, tokenizer: Any, kind: str) -> dict[str, Any]:
         """Evaluate on the final split, which nothing was learned on or chosen by."""
+        self._leave_if_asked()
         policy = self._policy(model, tokenizer)
         try:
             config = self.config.eval
@@ -433,6 +440,9 @@ class Trainer:
         self._checkpoints.save(
             self._commits, state | {"files": files, "wall_s": self._wall(), "step_of_commit": self._commits}
         )
+        self._leave_if_asked()
+
+    def _leave_if_asked(self) -> None:
         if self._stop_asked:
             raise Interrupted
 
