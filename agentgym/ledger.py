@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -81,6 +81,15 @@ class Ledger:
     signal: NDArray[np.int32]
     "Index into ``trajectory.signals``, or -1 where no signal was read or found."
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both pay the same for the same reasons: equal columns, names and signals, NaN equal to NaN."""
+        if not isinstance(other, Ledger):
+            return NotImplemented
+        if self.trajectory.signals != other.trajectory.signals:
+            return False
+        names = (field.name for field in fields(self) if field.name != "trajectory")
+        return all(_same(getattr(self, name), getattr(other, name)) for name in names)
+
     def credit_CT(self) -> NDArray[np.float64]:
         """Return what each component pays at each turn, (C, T); a whole trajectory's amount sits on the last turn.
 
@@ -143,6 +152,12 @@ class Ledger:
         """Return the flat (C, T) cell of each row; there is at least one turn."""
         turns = len(self.trajectory.turns)
         return self.component.astype(np.int64) * turns + np.where(self.turn == WHOLE, turns - 1, self.turn)
+
+
+def _same(mine: object, theirs: object) -> bool:
+    if isinstance(mine, np.ndarray) and isinstance(theirs, np.ndarray):
+        return np.array_equal(mine, theirs, equal_nan=True)
+    return mine == theirs
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:

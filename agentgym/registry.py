@@ -18,14 +18,15 @@ ENVIRONMENTS = {"textworld": "agentgym.environments.textworld:TextWorldEnvironme
 """Short name -> where the class is."""
 GYMNASIUM_IDS = {"agentgym/TextWorld-v0": "textworld"}
 """Gymnasium id -> short name."""
+ENTRY_POINT = "agentgym.wrappers:make"
+"""What Gymnasium calls: it takes the world's arguments, and ``reward`` and ``reward_params``."""
 
 
 def register_all() -> None:
     """Make the environments known to `gymnasium.make`. Calling it twice is fine; nothing is loaded."""
     for gym_id, name in GYMNASIUM_IDS.items():
         if gym_id not in gymnasium.registry:
-            # Its own passive checker and order enforcement only know arrays; the contract tests do better.
-            gymnasium.register(gym_id, entry_point=ENVIRONMENTS[name])
+            gymnasium.register(gym_id, entry_point=ENTRY_POINT, kwargs={"world": name})
 
 
 def resolve(name: str) -> type[Environment]:

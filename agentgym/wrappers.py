@@ -8,8 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from agentgym import registry
 from agentgym.env import Info
-from agentgym.errors import ConfigError, InfrastructureError
+from agentgym.errors import AgentgymError, ConfigError, InfrastructureError
 from agentgym.recipes import resolve
 from agentgym.reward import Shaper
 from agentgym.types import (
@@ -105,4 +106,27 @@ class ShapedReward(
         return observation, due, terminated, truncated, {**info, "ledger": ledger}
 
 
-__all__ = ["WORLD_REWARD", "ShapedReward"]
+def make(
+    world: str, *, reward: Shaper | str | None = None, reward_params: Mapping[str, Any] | None = None, **kwargs: Any
+) -> gymnasium.Env[Observation, Action | str]:
+    """Return a new environment, as `agentgym.registry.make` does, which pays ``reward`` if one is given.
+
+    This is what ``gymnasium.make("agentgym/TextWorld-v0", reward="dense", reward_params={"progress": 0.5})`` calls.
+
+    Raises:
+        UnknownNameError: no such world, argument or reward.
+        ConfigError: the reward cannot be paid step by step in this world, or its parameters are wrong.
+    """
+    if reward is None and reward_params is not None:
+        raise ConfigError("reward_params without a reward; give reward='dense' or another one, too")
+    environment = registry.make(world, **kwargs)
+    if reward is None:
+        return environment
+    try:
+        return ShapedReward(environment, reward, reward_params)
+    except AgentgymError:
+        environment.close()
+        raise
+
+
+__all__ = ["WORLD_REWARD", "ShapedReward", "make"]

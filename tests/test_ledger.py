@@ -22,6 +22,15 @@ def priced(turns: int, *signals: Signal) -> Ledger:
     return ledger
 
 
+def test_equal_ledgers_say_the_same():
+    progress, won = Signal("progress", None, "world", turn=0, cause="lost"), Signal("won", 1.0, "world")
+    assert priced(2, progress, won) == priced(2, progress, won)
+    assert priced(2, progress, won) != priced(1, progress, won)
+    assert priced(2, progress, won) != priced(2, dataclasses.replace(progress, cause="late"), won)
+    assert priced(2, progress, won) != priced(2, progress)
+    assert priced(1) != "a ledger"
+
+
 def test_it_explains_itself():
     ledger = priced(
         2,

@@ -28,14 +28,14 @@ PREFILL_TOKENS = 16384
 
 
 class SlotCache:
-    """Keys and values of all rollouts, one row (slot) each, in one tensor a layer: (slots, positions, heads, width).
+    """Keys and values of all rollouts, one row (slot) each, in one tensor a layer: (slots, heads, positions, width).
 
     It stands in for a transformers ``Cache``: `aim` says which rows and positions the next forward pass writes, and
     ``update``, called by each attention layer, writes them and returns what that layer may look at.
     """
 
     def __init__(self, layers: int, heads: int, head_width: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._shape = (heads, head_width)
+        self._heads, self._head_width = heads, head_width
         self._kv: list[tuple[Tensor, Tensor]] = []
         self._layers, self._dtype, self._device = layers, dtype, device
         self.slots = self.positions = 0
@@ -54,9 +54,10 @@ class SlotCache:
         for layer in range(self._layers):
             pair = []
             for which in range(2):
-                new = torch.zeros((slots, positions, *self._shape), dtype=self._dtype, device=self._device)
+                shape = (slots, self._heads, positions, self._head_width)
+                new = torch.zeros(shape, dtype=self._dtype, device=self._device)
                 if self._kv:
-                    new[: self.slots, : self.positions] = self._kv[layer][which]
+                    new[: self.slots, :, : self.positions] = self._kv[layer][which]
                 pair.append(new)
             grown.append((pair[0], pair[1]))
         self._kv, self.slots, self.positions = grown, slots, positions
@@ -87,8 +88,9 @@ class SlotCache:
         out = []
         for store, fresh in zip(self._kv[layer], (keys, values), strict=True):
             by_token = fresh.transpose(1, 2)
-            store[self._write] = by_token[self._keep] if self._keep is not None else by_token.flatten(0, 1)
-            out.append(store[self._rows, : self._width].transpose(1, 2))
+            rows, positions = self._write
+            store[rows, :, positions] = by_token[self._keep] if self._keep is not None else by_token.flatten(0, 1)
+            out.append(store[self._rows, :, : self._width])
         return out[0], out[1]
 
     def move(self, source: int, target: int) -> None:

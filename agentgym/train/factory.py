@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as FastTokenizer
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from agentgym.errors import ConfigError
 
@@ -78,21 +78,25 @@ def build_model(
     ff: int | None = None,
     max_context: int,
     seed: int,
-) -> Qwen2ForCausalLM:
-    """Return a Qwen2-shaped model with random weights, tied embeddings, and the tokenizer's vocabulary.
+) -> Qwen3ForCausalLM:
+    """Return a Qwen3-shaped model with random weights, tied embeddings, and the tokenizer's vocabulary.
+
+    Weights are normal with variance 1/width, those that write to the residual stream smaller by the root of how many
+    do (GPT-2's rule). With the usual fixed 0.02 a narrow model's first layer drowns out which token it reads.
 
     Args:
         width: hidden size; ``ff`` (default 3 x width) that of the feed-forward layers.
         heads: attention heads; ``kv_heads`` (default as many) those of keys and values.
         seed: of the initial weights.
     """
-    config = Qwen2Config(
+    config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=ff or 3 * width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads or heads,
+        head_dim=width // heads,
         max_position_embeddings=max_context,
         rope_theta=10_000.0,
         tie_word_embeddings=True,
@@ -102,13 +106,28 @@ def build_model(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen2ForCausalLM(config).eval()
+        model = Qwen3ForCausalLM(config).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.ndim == 2:
+                    writers = 2 * layers if name.endswith(("o_proj.weight", "down_proj.weight")) else 1
+                    weight.normal_(0.0, (width * writers) ** -0.5)
+        return model
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write an ordinary model folder."""
+def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write an ordinary model folder.
+
+    Raises:
+        ConfigError: transformers would read another tokenizer from it than the one written. (It replaces the
+            tokenizer of some model types, Qwen2 among them, by the one such models usually have.)
+    """
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
+    read = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    probe = "Open the oak chest.\nIt holds 12 o'clock keys|<|im_end|>"
+    if read.encode(probe) != tokenizer.encode(probe):
+        raise ConfigError(f"transformers reads another tokenizer from '{folder}' than was written there")
 
 
 __all__ = ["CHATML", "build_model", "build_tokenizer", "save"]

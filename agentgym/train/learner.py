@@ -61,17 +61,7 @@ class Learner:
         self._lr, self._warmup_steps, self._decay_steps = lr, warmup_steps, decay_steps
         self.steps = 0
         "Optimiser steps taken, which is also the version of the weights."
-        decayed = [p for p in model.parameters() if p.ndim > 1]
-        plain = [p for p in model.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": weight_decay},
-                {"params": [*plain, *self.value_head.parameters()], "weight_decay": 0.0},
-            ],
-            lr=lr,
-            betas=(0.9, 0.95),
-            fused=True,
-        )
+        self.optimizers = _optimizers(model, self.value_head, lr=lr, weight_decay=weight_decay)
         self.reference: Any = None
         if objective.kl > 0:
             self.keep_reference()
@@ -150,7 +140,7 @@ class Learner:
         return {
             "model": self.model.state_dict(),
             "value_head": self.value_head.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "reference": self.reference.state_dict() if self.reference is not None else None,
             "steps": self.steps,
         }
@@ -159,7 +149,8 @@ class Learner:
         """Continue from `state`."""
         self.model.load_state_dict(state["model"])
         self.value_head.load_state_dict(state["value_head"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
         if state["reference"] is not None:
             self.keep_reference()
             self.reference.load_state_dict(state["reference"])
@@ -168,19 +159,21 @@ class Learner:
     def _step(self, rows: Sequence[Row], loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]) -> Metrics:
         written = max(1, sum(int(row.mask_N.sum()) for row in rows))
         totals: dict[str, float] = {}
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         for batch in pack(rows, token_budget=self._token_budget):
             summed, measured = loss(batch)
             (summed / written).backward()  # type: ignore[no-untyped-call]
             for name, value in measured.items():
                 totals[name] = totals.get(name, 0.0) + float(value)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        norm = nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], self._max_grad_norm)
         rate = self._rate()
-        for group in self.optimizer.param_groups:
+        for group in groups:
             group["lr"] = rate
         if torch.isfinite(norm):
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
         self.steps += 1
         metrics = {name: total / written for name, total in totals.items()}
         return metrics | {"grad_norm": float(norm), "lr": rate, "trained_tokens": float(written)}
@@ -233,6 +226,21 @@ class Learner:
             raise ConfigError(
                 f"{type(self.model).__name__} changes its logits after the output embeddings: not supported"
             )
+
+
+def _optimizers(model: Any, value_head: nn.Module, *, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Return Muon for the hidden matrices and AdamW for everything else: embeddings, biases, norms, heads.
+
+    Muon's updates are scaled to the size of AdamW's, so that one learning rate serves both (Jordan et al. 2024;
+    the scaling is that of Moonlight, arXiv 2502.16982, Eq. 4).
+    """
+    embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    parameters = list(model.parameters())
+    hidden = [p for p in parameters if p.ndim == 2 and id(p) not in embeddings]
+    rest = [p for p in parameters if p.ndim != 2 or id(p) in embeddings]
+    muon = torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW([*rest, *value_head.parameters()], lr=lr, weight_decay=0.0, betas=(0.9, 0.95), fused=True)
+    return [muon, adamw]
 
 
 def _chosen(logits_MV: Tensor, batch: Batch, where: tuple[Tensor, Tensor]) -> Tensor:

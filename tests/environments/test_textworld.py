@@ -8,16 +8,21 @@ import random
 import shutil
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
 
 from agentgym.env import Environment
-from agentgym.errors import TaskError, UnknownNameError, UsageError
-from agentgym.registry import make, register_all
+from agentgym.errors import ConfigError, TaskError, UnknownNameError, UsageError
+from agentgym.recipes import resolve
+from agentgym.registry import make
 from agentgym.remote import WorkerPool
+from agentgym.reward import signal as signal_reward
 from agentgym.testing import EnvironmentContract
 from agentgym.types import Signal, StopReason
 
@@ -336,13 +341,102 @@ def test_unknown_names(world: TextWorldEnvironment) -> None:
         world.tasks("dev")
 
 
+def test_the_verdict_of_a_game_cut_from_outside(world: TextWorldEnvironment) -> None:
+    _, info = world.reset(options={"task": world.tasks("train")[0]})
+    state_ref = world.snapshot()
+    _, _, _, _, info = world.step(info["privileged"]["expert"])
+    verdicts = {signal.name: signal for signal in world.conclude()}
+    assert {name: signal.value for name, signal in verdicts.items()} == {
+        "won": 0.0,
+        "lost": 0.0,
+        "score": 0.0,
+        "excess_steps": None,
+    }
+    assert verdicts["excess_steps"].cause == "the game was not won"
+    with pytest.raises(ResetNeeded):
+        world.step("look")
+    world.restore(state_ref)
+    assert world.step("look"), "a game saved before goes on after"
+
+
+def test_many_threads_in_one_process(game_cache: Path) -> None:
+    """TextWorld's parser and generator would mix up the games of threads that read or make them at the same time."""
+    threads, games = 8, 16
+    arguments: dict[str, Any] = {"games": {"train": games}, "cache_dir": game_cache}
+    TextWorldEnvironment(**arguments).prepare("train")
+
+    def win_all(first: int) -> list[float | None]:
+        world = TextWorldEnvironment(**arguments)
+        tasks = world.tasks("train")
+        won = []
+        for index in range(games):
+            signals, _, _ = expert_episode(world, tasks[(first + index) % games].id)
+            won.append(verdict(signals, "won").value)
+        world.close()
+        return won
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert list(pool.map(win_all, range(0, games, games // threads))) == [[1.0] * games] * threads
+
+
+DENSE = {"reward": "dense", "reward_params": {"progress": 0.5}}
+
+
+def test_gymnasium_pays_a_composed_reward(small: dict[str, Any]) -> None:
+    environment = gymnasium.make("agentgym/TextWorld-v0", **DENSE, **small)
+    assert environment.spec is not None
+    for made in (environment, gymnasium.make(environment.spec)):
+        world = made.unwrapped
+        assert isinstance(world, TextWorldEnvironment)
+        _, _, info = expert_episode(made, world.tasks("train")[0].id)
+        assert info["ledger"].reward == "won + 0.5*progress"
+        assert info["ledger"].total() == pytest.approx(1.5)
+        made.close()
+
+
+def test_a_reward_object_survives_being_made_again(small: dict[str, Any]) -> None:
+    environment = gymnasium.make("agentgym/TextWorld-v0", reward=resolve("gated"), **small)
+    assert environment.spec is not None
+    again = gymnasium.make(environment.spec)
+    assert again.get_wrapper_attr("shaper").name == environment.get_wrapper_attr("shaper").name
+    environment.close()
+    again.close()
+
+
+def test_a_reward_that_cannot_be_paid_is_refused_when_it_is_made(small: dict[str, Any]) -> None:
+    missing = signal_reward("passed_tests", scope="trajectory")
+    with pytest.raises(ConfigError, match="reads 'passed_tests', which environment .*TextWorld.*measures: excess_steps"):
+        gymnasium.make("agentgym/TextWorld-v0", reward=missing, **small)
+    with pytest.raises(UnknownNameError, match="did you mean 'dense'"):
+        gymnasium.make("agentgym/TextWorld-v0", reward="dence", **small)
+    with pytest.raises(ConfigError, match="reward_params without a reward"):
+        gymnasium.make("agentgym/TextWorld-v0", reward_params={"progress": 0.5}, **small)
+    with pytest.raises(UnknownNameError, match="did you mean 'rooms'"):
+        gymnasium.make("agentgym/TextWorld-v0", reward="dense", romms=3, **small)
+
+
+@pytest.mark.parametrize("reward", [{}, DENSE], ids=["plain", "dense"])
+def test_gymnasium_finds_nothing_to_warn_of(small: dict[str, Any], reward: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        environment = gymnasium.make("agentgym/TextWorld-v0", **reward, **small)
+        environment.reset(seed=1)
+        environment.step("look")
+        warnings.filterwarnings("ignore", message=".*different from the unwrapped version")
+        check_env(environment, skip_render_check=True)
+
+
+@pytest.mark.parametrize("reward", [{}, DENSE], ids=["plain", "dense"])
 @pytest.mark.parametrize("mode", list(gymnasium.vector.AutoresetMode))
 @pytest.mark.parametrize(("kind", "arguments"), [("sync", {}), ("async", {"shared_memory": False})])
 def test_vector_environments(
-    small: dict[str, Any], kind: str, arguments: dict[str, Any], mode: gymnasium.vector.AutoresetMode
+    small: dict[str, Any],
+    kind: str,
+    arguments: dict[str, Any],
+    mode: gymnasium.vector.AutoresetMode,
+    reward: dict[str, Any],
 ) -> None:
-    register_all()
-    small = {**small, "max_turns": 2}
+    small = {**small, **reward, "max_turns": 2}
     vector = gymnasium.make_vec(
         "agentgym/TextWorld-v0",
         num_envs=2,
@@ -353,9 +447,12 @@ def test_vector_environments(
     observations, _ = vector.reset(seed=3)
     assert len(observations) == 2
     for _ in range(4):
-        observations, rewards, terminated, truncated, _ = vector.step(("look", "inventory"))
+        observations, rewards, terminated, truncated, infos = vector.step(("look", "inventory"))
         assert all(observation[0].role == "user" for observation in observations)
         assert rewards.shape == (2,)
+        finished = infos.get("final_info", infos)
+        if reward and "ledger" in finished:
+            assert all(ledger.reward == "won + 0.5*progress" for ledger in finished["ledger"])
         if mode is gymnasium.vector.AutoresetMode.DISABLED and truncated.any():
             vector.reset(options={"reset_mask": terminated | truncated})
     vector.close()

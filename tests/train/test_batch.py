@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -117,7 +118,7 @@ def test_bins_hold_each_row_once_within_the_budget(lengths: list[int], budget: i
 @given(lengths, st.integers(40, 200))
 def test_no_two_neighbouring_bins_would_fit_into_one(lengths: list[int], budget: int) -> None:
     found = list(bins(lengths, budget))
-    for one, next_one in zip(found, found[1:], strict=False):
+    for one, next_one in pairwise(found):
         assert (len(one) + 1) * lengths[one[0]] > budget
         assert min(lengths[i] for i in one) >= max(lengths[i] for i in next_one)
 

@@ -26,9 +26,7 @@ from agentgym.train.loss import clipped_policy_loss, entropy, kl_penalty  # noqa
 def test_asymmetric_clip(ratio: float, advantage: float, expected: float, slope: float) -> None:
     old = torch.tensor([-1.0], dtype=torch.float64)
     new = (old + math.log(ratio)).requires_grad_()
-    loss = clipped_policy_loss(
-        new, old, torch.tensor([advantage], dtype=torch.float64), clip_low=0.2, clip_high=0.28
-    )
+    loss = clipped_policy_loss(new, old, torch.tensor([advantage], dtype=torch.float64), clip_low=0.2, clip_high=0.28)
     loss.sum().backward()
     assert loss.item() == pytest.approx(expected)
     assert new.grad is not None
