@@ -45,7 +45,7 @@ class Environment(gymnasium.Env[Observation, "Action | str"]):
         """
 
     def prepare(self, split: str, *, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> None:
-        """Make whatever the tasks of ``split`` need and lack, ``workers`` at a time. A world without such has nothing to do.
+        """Make whatever the tasks of ``split`` need and lack, ``workers`` at a time. Most worlds have nothing to make.
 
         Interrupted, it goes on where it stopped. ``progress`` is called with (ready, wanted).
         """

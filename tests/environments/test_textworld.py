@@ -405,7 +405,9 @@ def test_a_reward_object_survives_being_made_again(small: dict[str, Any]) -> Non
 
 def test_a_reward_that_cannot_be_paid_is_refused_when_it_is_made(small: dict[str, Any]) -> None:
     missing = signal_reward("passed_tests", scope="trajectory")
-    with pytest.raises(ConfigError, match="reads 'passed_tests', which environment .*TextWorld.*measures: excess_steps"):
+    with pytest.raises(
+        ConfigError, match="reads 'passed_tests', which environment .*TextWorld.*measures: excess_steps"
+    ):
         gymnasium.make("agentgym/TextWorld-v0", reward=missing, **small)
     with pytest.raises(UnknownNameError, match="did you mean 'dense'"):
         gymnasium.make("agentgym/TextWorld-v0", reward="dence", **small)
