@@ -33,6 +33,7 @@ class Row:
     rollout_id: str
     temperature: float = 1.0
     weight: float = 1.0
+    "It counts as this many rows."
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -79,14 +79,8 @@ class Learner:
             hidden, where = self._hidden(self.model, batch)
             logits = self._logits(self.model, hidden) / batch.temperature
             chosen = _chosen(logits, batch, where)
-            old, advantage, share = (
-                self._at(part, where)
-                for part in (
-                    batch.logprobs_BL,
-                    batch.advantage_BL,
-                    np.broadcast_to(batch.weight_B[:, None], batch.mask_BL.shape),
-                )
-            )
+            old, advantage = (self._at(part, where) for part in (batch.logprobs_BL, batch.advantage_BL))
+            share = torch.from_numpy(batch.weight_B).to(self.device)[where[0]]
             per_token = clipped_policy_loss(
                 chosen, old, advantage, clip_low=weights.clip_low, clip_high=weights.clip_high
             )
@@ -122,7 +116,7 @@ class Learner:
     def likelihood(self, rows: Sequence[Row]) -> float:
         """Return the mean negative log-likelihood, in nats a token, of what was written in ``rows``."""
         total = sum(float(self._likelihood(batch)[0]) for batch in pack(rows, token_budget=self._token_budget))
-        return total / max(1, sum(int(row.mask_N.sum()) for row in rows))
+        return total / (sum(row.weight * int(row.mask_N.sum()) for row in rows) or 1.0)
 
     @torch.no_grad()
     def values(self, rows: Sequence[Row]) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
@@ -132,7 +126,7 @@ class Learner:
             (batch,) = pack([row], token_budget=self._token_budget)
             hidden, where = self._hidden(self.model, batch)
             first = torch.from_numpy(batch.first_BL).to(self.device)[where[0], where[1]]
-            out.append(self.value_head(hidden[first]).squeeze(-1).double().cpu().numpy())
+            out.append(self.value_head(hidden[first].float()).squeeze(-1).double().cpu().numpy())
         return out
 
     def state(self) -> dict[str, Any]:
@@ -157,7 +151,7 @@ class Learner:
         self.steps = state["steps"]
 
     def _step(self, rows: Sequence[Row], loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]) -> Metrics:
-        written = max(1, sum(int(row.mask_N.sum()) for row in rows))
+        written = sum(row.weight * int(row.mask_N.sum()) for row in rows) or 1.0
         totals: dict[str, float] = {}
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -186,7 +180,8 @@ class Learner:
 
     def _likelihood(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         hidden, where = self._hidden(self.model, batch)
-        summed = -_chosen(self._logits(self.model, hidden), batch, where).sum()
+        share = torch.from_numpy(batch.weight_B).to(self.device)[where[0]]
+        summed = -(_chosen(self._logits(self.model, hidden), batch, where) * share).sum()
         return summed, {"nll": summed.detach()}
 
     def _hidden(self, model: Any, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -210,7 +205,7 @@ class Learner:
         """Return the squared error (M,) of the value head where a turn begins and its return is known, else 0."""
         target = self._at(batch.return_BL, where)
         counts = self._at(batch.first_BL, where) & target.isfinite()
-        said = self.value_head(hidden_MD).squeeze(-1)
+        said = self.value_head(hidden_MD.float()).squeeze(-1)
         return torch.where(counts, (said - target.nan_to_num()) ** 2, 0.0)
 
     @torch.no_grad()

@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     "policy": {"max_tokens": 6},
     "reward": {"recipe": "direct"},
     "pretrain": {"plays": 1, "lr": 0.01, "batch_tokens": 512, "max_epochs": 2, "patience": 2},
-    "warmstart": {"episodes": 6, "lr": 0.01, "batch_tokens": 512, "max_epochs": 4, "patience": 4},
+    "warmstart": {"episodes": 6, "lr": 0.02, "batch_tokens": 512, "max_epochs": 3, "patience": 3},
     "train": {"steps": 2, "groups": 2, "group_size": 4, "lr": 0.003, "token_budget": 2048},
     "eval": {"games": 2, "every": 2, "final_games": 2},
     "checkpoint": {"every": 1},
@@ -91,7 +91,7 @@ def trajectory(
     stop: StopReason = StopReason.DONE,
     signals: Sequence[Signal] = (),
     name: str = "g/0",
-    vocabulary: int = 40,
+    vocabulary: int = 39,
 ) -> Trajectory:
     """Return an episode with random tokens: for each turn, how many were read and how many written."""
     random = np.random.default_rng(seed)
