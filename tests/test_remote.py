@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from agentgym.errors import DeadlineError, InfrastructureError, TaskError, Unkno
 from agentgym.remote import RemoteEnvironment, WorkerPool
 from agentgym.testing import EchoEnvironment, EnvironmentContract
 from agentgym.types import Message, Task, ToolCall
+from agentgym.worker import Host
 
 ECHO = "agentgym.testing:EchoEnvironment"
 
@@ -91,6 +93,15 @@ def test_errors_come_back_as_they_are_and_the_worker_lives(pool: WorkerPool) -> 
         environment.snapshot()
     assert environment.step("hello")[0][0].content == "hello"
     assert pool.environment().worker.pid == pid
+
+
+def test_what_json_cannot_hold_is_an_error_and_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = EchoEnvironment()
+    world.metadata = {"signals": (), "camera": object()}
+    monkeypatch.setattr("agentgym.worker.make", lambda name: world)
+    answer = json.loads(Host().answer({"op": "make", "env": 0, "name": "any", "kwargs": {}, "path": []}))
+    assert answer["error"]["class"] == "TypeError"
+    assert "not JSON serializable" in answer["error"]["text"]
 
 
 def test_a_dead_worker_is_named_and_replaced(pool: WorkerPool) -> None:
