@@ -68,6 +68,22 @@ def advantages(
     return result
 
 
+def value_targets(
+    priced: Sequence[Priced], crediting: Crediting, *, values: Sequence[Reals | None]
+) -> list[Reals | None]:
+    """Return what the value head should have said before each turn, (G, T) for each group: its advantage plus V.
+
+    The advantage is the one before any scaling, so that the target is a return in the reward's own units
+    (GAE, arXiv 1506.02438, Sec. 5). None where there are no ``values``.
+    """
+    known = [value_GT for value_GT in values if value_GT is not None]
+    if len(known) < len(values):
+        return [None] * len(values)
+    grids = [group_rewards(p, v) for p, v in zip(priced, known, strict=True)]
+    unscaled = estimate(grids, name=crediting.name, gamma=crediting.gamma, lam=crediting.lam)
+    return [advantage_GT + value_GT[:, :-1] for advantage_GT, value_GT in zip(unscaled, known, strict=True)]
+
+
 def group_rewards(priced: Priced, values_GT: Reals | None = None) -> GroupRewards:
     """Return the group's ledgers on a dense grid of rollouts, turns and components, their weights taken out."""
     ledgers = priced.ledgers
@@ -117,4 +133,4 @@ def _family(trajectory: Trajectory) -> str:
     return trajectory.task.id.rsplit("/", 1)[0]
 
 
-__all__ = ["Crediting", "Priced", "advantages", "group_rewards", "has_signal", "price", "viable"]
+__all__ = ["Crediting", "Priced", "advantages", "group_rewards", "has_signal", "price", "value_targets", "viable"]

@@ -81,7 +81,7 @@ def split(rows: Sequence[Row], valid_fraction: float) -> tuple[list[Row], list[R
     """Return (training rows, held-out rows): every k-th row is held out, at least one, and one is left to train on."""
     if len(rows) < 2 or valid_fraction == 0:
         return list(rows), list(rows)
-    every = max(2, round(1 / valid_fraction))
+    every = max(2, round(min(1 / valid_fraction, len(rows))))
     return [row for i, row in enumerate(rows) if i % every], [row for i, row in enumerate(rows) if i % every == 0]
 
 

@@ -8,10 +8,13 @@ goes on from its last commit as if nothing had happened.
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ import torch
 
 from agentgym import registry
 from agentgym.config import PretrainConfig, RunConfig, WarmstartConfig
-from agentgym.errors import InfrastructureError
+from agentgym.errors import ConfigError, InfrastructureError, StoredRunError
 from agentgym.evaluate import Evaluation, evaluate, summarise
 from agentgym.policy import Policy, sample_seed
 from agentgym.policy.embedded import EmbeddedPolicy, load
@@ -29,10 +32,10 @@ from agentgym.remote import WorkerPool
 from agentgym.rollout import Deadlines, Request, Rollouts, completed, group_requests
 from agentgym.store import RunFolder
 from agentgym.train import imitation
-from agentgym.train.advantage import TurnBaseline
+from agentgym.train.advantage import ESTIMATORS, TurnBaseline
 from agentgym.train.batch import Row, rows
 from agentgym.train.checkpoint import Checkpoints
-from agentgym.train.credit import Crediting, Priced, advantages, has_signal, price, viable
+from agentgym.train.credit import Crediting, Priced, advantages, has_signal, price, value_targets, viable
 from agentgym.train.factory import build_model, build_tokenizer, save
 from agentgym.train.learner import Learner, Metrics, Objective
 from agentgym.train.observer import Observer, Quiet
@@ -131,7 +134,7 @@ class Trainer:
                 max_context=config.max_context,
                 seed=self.config.seed,
             )
-            save(model, tokenizer, folder)
+            _save_whole(model, tokenizer, folder)
         return load(folder, dtype=config.dtype)
 
     async def _corpus(self) -> list[str]:
@@ -238,6 +241,8 @@ class Trainer:
             self._record(phase, progress.epoch, progress.losses())
             self._commit(phase=phase, learner=learner.state(), progress=progress.state())
             self.observer.advance(1)
+        if not progress.best_model:
+            raise ConfigError(f"{phase}.lr: with {config.lr:g} the held-out loss is not a number; choose a smaller one")
         model.load_state_dict(progress.best_model)
 
     # --------------------------------------------------------------------------------------------- reinforcement
@@ -301,7 +306,8 @@ class Trainer:
         ]
         outcomes = await rollouts.run(requests)
         rolled = time.monotonic()
-        priced = price(self._shaper, _groups(outcomes, step))
+        siblings = 2 if ESTIMATORS[config.advantage].compares else 1
+        priced = price(self._shaper, _groups(outcomes, step, siblings))
         self.run.append_episodes(step, [(p.group, p.ledgers) for p in priced])
         batch, kept = self._credit(priced, learner)
         learned: Metrics = await _in_thread(partial(self._learn, learner, batch, step))
@@ -342,15 +348,16 @@ class Trainer:
         """Return the rows to learn from, and how many groups they come from: those whose rollouts differ."""
         values = [self._values(p, learner) if self._crediting.name == "gae" else None for p in priced]
         credit = advantages(priced, self._crediting, baseline=self._baseline, values=values)
+        targets = value_targets(priced, self._crediting, values=values)
         batch: list[Row] = []
         kept = 0
-        for p, advantage_GT, value_GT in zip(priced, credit, values, strict=True):
+        for p, advantage_GT, target_GT in zip(priced, credit, targets, strict=True):
             if not has_signal(advantage_GT):
                 continue
             kept += 1
             for g, trajectory in enumerate(p.trajectories):
                 turns = len(trajectory.turns)
-                target = None if value_GT is None else advantage_GT[g, :turns] + value_GT[g, :turns]
+                target = None if target_GT is None else target_GT[g, :turns]
                 batch += rows(trajectory, advantage_GT[g, :turns], target, version=learner.steps)
         return batch, kept
 
@@ -422,6 +429,11 @@ class Trainer:
         state, left = self._checkpoints.load()
         for line in left:
             self.observer.say(line)
+        if left and state is None:
+            raise StoredRunError(
+                f"no checkpoint of '{self.run.path}' can be read; {left[0]}; put one back, start a new run, or remove "
+                f"'{self.run.path / 'checkpoints'}' to begin this one again from nothing"
+            )
         for line in self.run.rewind(state["files"] if state else {}):
             self.observer.say(line)
         if state is not None:
@@ -503,12 +515,12 @@ class Trainer:
         self.observer.advance(1)
 
 
-def _groups(outcomes: Sequence[Outcome], step: int) -> list[Group]:
-    """Return the groups of at least two rollouts that say something about the policy."""
+def _groups(outcomes: Sequence[Outcome], step: int, least: int) -> list[Group]:
+    """Return the groups of at least so many rollouts that say something about the policy."""
     siblings: dict[str, list[Trajectory]] = {}
     for trajectory in viable(completed(outcomes)):
         siblings.setdefault(trajectory.group_id, []).append(trajectory)
-    return [Group(tuple(group), step) for _, group in sorted(siblings.items()) if len(group) > 1]
+    return [Group(tuple(group), step) for _, group in sorted(siblings.items()) if len(group) >= least]
 
 
 def _reported(priced: Sequence[Priced], success: str) -> Metrics:
@@ -526,6 +538,15 @@ def _reported(priced: Sequence[Priced], success: str) -> Metrics:
         **{f"reward/{name}": float(value) for name, value in zip(ledgers[0].component_names, paid, strict=True)},
         "truncated": sum(t.stop.truncated for t in trajectories) / len(trajectories),
     }
+
+
+def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model folder that a kill leaves complete or absent."""
+    beside = folder.with_name(f".{folder.name}.partial")
+    for leftover in (beside, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    save(model, tokenizer, beside)
+    os.replace(beside, folder)
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:
