@@ -8,7 +8,7 @@ not to the batch, so that what a rollout does never depends on which others run 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +65,9 @@ class SlotCache:
     def aim(self, rows_R: Sequence[int], lengths_R: Sequence[int], new_R: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Aim the next pass at ``rows_R``, which hold ``lengths_R`` tokens and get ``new_R`` more each.
 
-        Returns the position ids (R, Q) and the attention mask (R, 1, Q, K), Q being the most new tokens of a row and
-        K the longest row afterwards. Padding stands to the right of a row's new tokens and is not written.
+        Returns the position ids (R, Q) and what is added to the attention scores (R, 1, Q, K), Q being the most new
+        tokens of a row and K the longest row afterwards. Padding stands to the right of a row's new tokens and is not
+        written.
         """
         rows, lengths, new = (torch.as_tensor(part, device=self._device) for part in (rows_R, lengths_R, new_R))
         most = int(new.max())
@@ -80,8 +81,9 @@ class SlotCache:
         self._write = (where[0][keep], where[1][keep])
         together = list(rows_R) == list(range(rows_R[0], rows_R[0] + len(rows_R)))
         self._rows = slice(rows_R[0], rows_R[0] + len(rows_R)) if together else rows
-        columns = torch.arange(self._width, device=self._device)
-        return positions, (columns <= positions[:, :, None])[:, None]
+        hidden = torch.arange(self._width, device=self._device) > positions[:, :, None]
+        mask = torch.zeros(hidden.shape, dtype=self._dtype, device=self._device).masked_fill_(hidden, -torch.inf)
+        return positions, mask[:, None]
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write (R, H, Q, W) at the places aimed at; return keys and values (R, H, K, W) of the same rows."""
@@ -113,6 +115,7 @@ class _Request:
     uniforms: Floats = field(init=False)
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
     finish: Finish | None = None
 
     def __post_init__(self) -> None:
@@ -125,6 +128,9 @@ class Decoder:
     Args:
         model: a transformers causal language model, which the learner may go on updating between answers.
         eos_id: the token that ends an answer.
+
+    Raises:
+        ConfigError: the model is built in a way that cannot be decoded piece by piece here.
     """
 
     def __init__(self, model: Any, eos_id: int) -> None:
@@ -136,8 +142,9 @@ class Decoder:
         self._cache = SlotCache(config.num_hidden_layers, heads, width, weight.dtype, weight.device)
         self._device = weight.device
         self._slots: list[str] = []  # slot -> rollout, always without holes
-        self._held: dict[str, tuple[int, int]] = {}  # rollout -> (segment, tokens in the cache)
+        self._held: dict[str, list[int]] = {}  # rollout -> the tokens whose keys and values are in its row
         self.prefilled = self.decoded = 0
+        self._check()
 
     @torch.inference_mode()
     def forget(self, rollout_ids: Sequence[str]) -> None:
@@ -157,20 +164,19 @@ class Decoder:
 
     @torch.inference_mode()
     def begin(self, requests: Sequence[_Request]) -> None:
-        """Read what is new to each request's rollout and draw the first token of each answer."""
+        """Read what is new to each request's rollout and draw the next token of each answer."""
         work = []
         for request in requests:
-            context = request.context
-            segment, length = self._held.get(context.rollout_id, (context.segment, 0))
-            if segment != context.segment or length >= len(context.token_ids_N):
-                length = 0
-            slot = self._slot(context.rollout_id)
-            work.append((slot, length, context.token_ids_N[length:], request))
+            name = request.context.rollout_id
+            ids = np.append(request.context.token_ids_N, np.asarray(request.ids, np.int32))
+            held = np.asarray(self._held.get(name, ()), np.int32)[: len(ids) - 1]
+            same = np.append(held == ids[: len(held)], False)
+            work.append((self._slot(name), int(same.argmin()), ids, request))
         for chunk in _chunks(sorted(work, key=lambda part: part[0])):
-            logits = self._forward([c[0] for c in chunk], [c[1] for c in chunk], [c[2] for c in chunk])
-            for _, _, _, request in chunk:
-                self._held[request.context.rollout_id] = (request.context.segment, len(request.context.token_ids_N))
-            self.prefilled += sum(len(c[2]) for c in chunk)
+            logits = self._forward([c[0] for c in chunk], [c[1] for c in chunk], [c[2][c[1] :] for c in chunk])
+            for _, _, ids, request in chunk:
+                self._held[request.context.rollout_id] = ids.tolist()
+            self.prefilled += sum(len(ids) - length for _, length, ids, _ in chunk)
             self._draw(logits, [c[3] for c in chunk])
 
     @torch.inference_mode()
@@ -182,12 +188,12 @@ class Decoder:
         """
         by_slot = {self._slots.index(request.context.rollout_id): request for request in requests}
         slots = list(range(min(by_slot), max(by_slot) + 1))
-        lengths = [self._held.get(self._slots[slot], (0, 0))[1] for slot in slots]
+        lengths = [len(self._held.get(self._slots[slot], ())) for slot in slots]
         tokens = [np.asarray(by_slot[slot].ids[-1:] if slot in by_slot else [0], np.int32) for slot in slots]
         logits = self._forward(slots, lengths, tokens)
         ordered = [by_slot[slot] for slot in sorted(by_slot)]
-        for slot, request in by_slot.items():
-            self._held[request.context.rollout_id] = (request.context.segment, lengths[slot - slots[0]] + 1)
+        for request in ordered:
+            self._held[request.context.rollout_id].append(request.ids[-1])
         self.decoded += len(ordered)
         self._draw(logits[[slot - slots[0] for slot in sorted(by_slot)]], ordered)
 
@@ -210,8 +216,26 @@ class Decoder:
             past_key_values=self._cache,
             use_cache=True,
         )[0]
-        last = hidden[torch.arange(len(new)), torch.as_tensor(new, device=self._device) - 1]
+        last = hidden[torch.arange(len(new), device=self._device), torch.as_tensor(new, device=self._device) - 1]
         return cast(Tensor, self.model.get_output_embeddings()(last)).float()
+
+    @torch.inference_mode()
+    def _check(self) -> None:
+        """Prove that reading piece by piece gives the model's own logits; not every architecture is built that way."""
+        ids = (np.arange(8) % self.model.config.get_text_config().vocab_size).astype(np.int32)
+        inputs = torch.from_numpy(ids.astype(np.int64))[None].to(self._device)
+        try:
+            whole = self.model(input_ids=inputs).logits[0].float()
+            pieces = [self._forward([0], [start], [ids[start:end]]) for start, end in ((0, 5), (5, 7), (7, 8))]
+        except (AttributeError, NotImplementedError, TypeError) as error:
+            raise ConfigError(f"{type(self.model).__name__} cannot be decoded here: {error!r}") from error
+        near = 0.1 if next(self.model.parameters()).dtype.itemsize < 4 else 1e-3
+        apart = float((torch.cat(pieces) - whole[[4, 6, 7]]).abs().max())
+        if not apart <= near * (1 + float(whole.abs().max())):
+            raise ConfigError(
+                f"{type(self.model).__name__} cannot be decoded here: read piece by piece, its logits differ from "
+                f"those of one pass by up to {apart:.2g}"
+            )
 
     def _draw(self, logits: Tensor, requests: Sequence[_Request]) -> None:
         """Draw by inverse transform from each request's own stream; greedy where the temperature is 0."""
@@ -236,12 +260,13 @@ def _chunks(work: list[tuple[int, int, TokenIds, _Request]]) -> list[list[tuple[
     chunks: list[list[tuple[int, int, TokenIds, _Request]]] = []
     widest = 0
     for part in work:
-        widest = max(widest, len(part[2]))
+        new = len(part[2]) - part[1]
+        widest = max(widest, new)
         if chunks and widest * (len(chunks[-1]) + 1) <= PREFILL_TOKENS:
             chunks[-1].append(part)
         else:
             chunks.append([part])
-            widest = len(part[2])
+            widest = new
     return chunks
 
 
@@ -252,11 +277,19 @@ class EmbeddedPolicy:
         lockstep: decode only when every rollout that has begun waits for an answer. Batches then depend on nothing
             but the episodes, which makes a run repeatable to the bit. Otherwise an answer joins the batch in flight
             as soon as it is asked for.
+
+    Raises:
+        ConfigError: the tokenizer or the model cannot be served this way.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, *, max_context: int, version: int = 0, lockstep: bool = True
     ) -> None:
+        window = getattr(model.config.get_text_config(), "sliding_window", None)
+        if window and max_context > window:
+            raise ConfigError(
+                f"the model looks back {window} tokens only, but max_context is {max_context}; set it to {window}"
+            )
         self._renderer = Renderer(tokenizer)
         self._max_context = max_context
         self.model, self.version, self._lockstep = model, version, lockstep
@@ -264,6 +297,7 @@ class EmbeddedPolicy:
         self._open: set[str] = set()
         self._ended: set[str] = set()
         self._pending: list[_Request] = []
+        self._stale = False
         self._wake: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -288,7 +322,7 @@ class EmbeddedPolicy:
     def update(self, version: int) -> None:
         """Say that the model's weights changed: cached prefixes are dropped, new tokens carry ``version``."""
         self.version = version
-        self._decoder.forget_prefixes()
+        self._stale = True
 
     def begin(self, rollout_id: str) -> None:
         """A rollout starts."""
@@ -316,6 +350,9 @@ class EmbeddedPolicy:
             return await asyncio.wait_for(request.future, context.deadline_s)
         except TimeoutError:
             raise DeadlineError(f"the embedded policy gave no answer within {context.deadline_s:g} s") from None
+        finally:
+            if request in self._pending:
+                self._pending.remove(request)
 
     async def logprobs(self, token_ids_N: TokenIds) -> Floats:
         """Return log-probabilities (N,) of each token given those before it; the first is NaN."""
@@ -347,37 +384,37 @@ class EmbeddedPolicy:
         in_flight: list[_Request] = []
         assert self._wake is not None
         while True:
-            in_flight = [request for request in in_flight if not request.future.done()]  # cancelled or too late
+            in_flight = [request for request in in_flight if not request.future.done()]
             admitted = self._admit(in_flight)
             if not admitted and not in_flight:
                 await self._wake.wait()
                 self._wake.clear()
                 continue
-            work: list[tuple[Callable[[Sequence[_Request]], None], list[_Request]]] = []
-            if in_flight:
-                work.append((self._decoder.step, in_flight))
-            if admitted:
-                work.append((self._decoder.begin, admitted))
+            stale, self._stale, version = self._stale, False, self.version
+            # An answer that was begun under other weights goes on under the new ones, over a prefix read again.
+            begin, step = (in_flight + admitted, []) if stale else (admitted, in_flight)
             batch = in_flight + admitted
             ended, self._ended = sorted(self._ended), set()
             try:
                 started = loop.time()
+                if stale:
+                    self._decoder.forget_prefixes()
                 if ended:
                     await loop.run_in_executor(self._thread, self._decoder.forget, ended)
-                for run, requests in work:
-                    await loop.run_in_executor(self._thread, run, requests)
+                for run, requests in ((self._decoder.step, step), (self._decoder.begin, begin)):
+                    if requests:
+                        await loop.run_in_executor(self._thread, run, requests)
                 self.seconds += loop.time() - started
-            except Exception as error:  # the boundary: whatever the model raises is the engine's failure
+                for request in batch:
+                    request.versions.append(version)
+                    if request.finish is not None and not request.future.done():
+                        request.future.set_result(self._sample(request))
+            except Exception as error:  # the boundary: whatever the model or tokenizer raises is the engine's failure
                 for request in batch:
                     if not request.future.done():
                         request.future.set_exception(PolicyError(f"the embedded model failed: {error!r}"))
-                in_flight = []
                 self._decoder.forget_prefixes()
-                continue
-            in_flight = [request for request in batch if request.finish is None]
-            for request in batch:
-                if request.finish is not None and not request.future.done():
-                    request.future.set_result(self._sample(request))
+            in_flight = batch
 
     def _sample(self, request: _Request) -> Sample:
         ids = np.asarray(request.ids, np.int32)
@@ -386,7 +423,7 @@ class EmbeddedPolicy:
             message=self._renderer.message(ids),
             token_ids_N=ids,
             logprobs_N=np.asarray(request.logprobs, np.float32),
-            versions_N=np.full(len(ids), self.version, np.int32),
+            versions_N=np.asarray(request.versions, np.int32),
             finish=request.finish,
             sampling=request.context.sampling,
         )
