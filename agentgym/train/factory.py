@@ -57,6 +57,10 @@ def build_tokenizer(
             show_progress=False,
         )
     raw.train_from_iterator([*sorted(texts), *(role for role in _ROLES for _ in range(1000))], trainer)
+    if kind == "word" and (crowded_out := [role for role in _ROLES if raw.token_to_id(role) is None]):
+        raise ConfigError(
+            f"model.vocab_size is {vocab_size}; so many words are frequent that there is no room for {crowded_out}"
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         chat_template=CHATML,
