@@ -89,7 +89,7 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     p, scale = successes / n, 1 + z * z / n
     centre = (p + z * z / (2 * n)) / scale
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))  # holds p, whatever rounding does
 
 
 __all__ = ["Evaluation", "evaluate", "succeeded", "summarise", "wilson"]

@@ -114,15 +114,22 @@ class Renderer:
                     add_generation_prompt=answer_next,
                 )
             )
-        except ValueError as error:
+        except Exception as error:  # the boundary: a template may raise anything
             raise ConfigError(f"the tokenizer cannot render a conversation: {error}") from error
 
     def _after_answer(self, messages: Sequence[Message]) -> str:
         opening = [Message("user", "x"), Message("assistant", _PROBE)]
         text = self._template([*opening, *messages], (), answer_next=bool(messages))
-        return text[text.rindex(_PROBE) + len(_PROBE) :]
+        before, probe, after = text.partition(_PROBE)
+        if not probe:
+            raise ConfigError(
+                "the chat template leaves out what the assistant said before, so a conversation cannot be extended "
+                f"token by token; after one answer it writes {before[-80:]!r}"
+            )
+        return after
 
     def _encode(self, text: str) -> TokenIds:
+        text = text.encode(errors="replace").decode()  # half a surrogate pair, which JSON can spell, is no text
         return np.asarray(self.tokenizer.encode(text, add_special_tokens=False), np.int32)
 
 

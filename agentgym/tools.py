@@ -22,6 +22,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "array": (list,),
     "object": (dict,),
+    "null": (type(None),),
 }
 
 
@@ -51,9 +52,9 @@ class Tool:
             if name not in properties:
                 return f"{self.name} has no argument '{name}'; it takes: {', '.join(properties) or 'none'}"
             kind = properties[name].get("type")
-            wrong_bool = isinstance(value, bool) and kind in ("integer", "number")
-            if kind in _TYPES and (wrong_bool or not isinstance(value, _TYPES[kind])):
-                return f"{self.name}: '{name}' must be of type {kind}, not {type(value).__name__}"
+            kinds = [kind] if isinstance(kind, str) else list(kind or ())
+            if kinds and not any(_is_a(value, one) for one in kinds):
+                return f"{self.name}: '{name}' must be of type {' or '.join(kinds)}, not {type(value).__name__}"
         return None
 
 
@@ -68,9 +69,12 @@ def parse_assistant(text: str) -> Message:
     def take(match: re.Match[str]) -> str:
         try:
             call = json.loads(match.group(1))
-            calls.append(ToolCall(f"call_{len(calls)}", str(call["name"]), dict(call.get("arguments") or {})))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, RecursionError):
             return match.group(0)
+        arguments = (call.get("arguments") or {}) if isinstance(call, dict) else None
+        if not isinstance(arguments, dict) or not isinstance(call.get("name"), str):
+            return match.group(0)
+        calls.append(ToolCall(f"call_{len(calls)}", call["name"], arguments))
         return ""
 
     if "<tool_call>" not in text:
@@ -79,9 +83,18 @@ def parse_assistant(text: str) -> Message:
     return Message("assistant", content, tuple(calls))
 
 
+def _is_a(value: Any, kind: str) -> bool:
+    if isinstance(value, bool) and kind in ("integer", "number"):
+        return False
+    return kind not in _TYPES or isinstance(value, _TYPES[kind])
+
+
 def tool_calls_json(calls: tuple[ToolCall, ...]) -> str:
     """Return ``calls`` as the text that `parse_assistant` reads back."""
-    blocks = (json.dumps({"name": call.name, "arguments": dict(call.arguments)}) for call in calls)
+    # JSON may write "/" as "\\/": an argument that holds the closing tag must not close the call.
+    blocks = (
+        json.dumps({"name": call.name, "arguments": dict(call.arguments)}).replace("</", "<\\/") for call in calls
+    )
     return "".join(f"\n<tool_call>\n{block}\n</tool_call>" for block in blocks)
 
 
