@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -84,7 +84,8 @@ class Rollouts:
         self._retries, self._give_up_after = retries, give_up_after
         self._concurrency = concurrency
         self._idle: list[Environment] = []
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="world")
+        self._busy: dict[Environment, Future[Any]] = {}
+        self._threads = self._new_threads()
         self._lost_in_a_row = 0
         self._cancelled = False
         self.world_seconds = 0.0
@@ -129,7 +130,7 @@ class Rollouts:
         """Close every environment. Twice is fine."""
         while self._idle:
             self._idle.pop().close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False)
 
     async def _attempt(self, request: Request) -> Outcome:
         cause = ""
@@ -158,11 +159,12 @@ class Rollouts:
         try:
             environment = self._idle.pop() if self._idle else await self._world(self._make_environment)
             outcome = await self._play(environment, request, name)
+            del self._busy[environment]
             self._idle.append(environment)
             return outcome
         except BaseException:
             if environment is not None:  # whatever state it is in, nobody plays in it again
-                self._threads.submit(_close_quietly, environment)
+                self._discard(environment)
             raise
         finally:
             self._policy.end(name)
@@ -170,7 +172,7 @@ class Rollouts:
     async def _play(self, environment: Environment, request: Request, name: str) -> Outcome:
         policy, task, renderer = self._policy, request.task, self._policy.renderer
         observation, info = await self._world(
-            partial(environment.reset, seed=request.seed & 0x7FFFFFFF, options={"task": task})
+            partial(environment.reset, seed=request.seed & 0x7FFFFFFF, options={"task": task}), environment
         )
         messages: list[Message] = list(observation)
         signals: list[Signal] = list(info["signals"])
@@ -184,7 +186,7 @@ class Rollouts:
             room = policy.max_context - len(buffer) if policy.max_context else request.sampling.max_tokens
             if room < 1:
                 stop = StopReason.CONTEXT_FULL
-                signals.extend(await self._world(environment.conclude))
+                signals.extend(await self._world(environment.conclude, environment))
                 break
             started = time.monotonic()
             context = Context(
@@ -199,7 +201,7 @@ class Rollouts:
             )
             sample = await policy.act(context, info["tools"])
             action = sample.message
-            after, reward, _, _, info = await self._world(partial(environment.step, action))
+            after, reward, _, _, info = await self._world(partial(environment.step, action), environment)
             t = len(turns)
             turns.append(Turn(observation, sample, prompt, seconds=time.monotonic() - started))
             signals.append(Signal("reward", float(reward), "environment", turn=t))
@@ -223,20 +225,38 @@ class Rollouts:
             )
         )
 
-    async def _world(self, call: Callable[[], T]) -> T:
+    async def _world(self, call: Callable[[], T], environment: Environment | None = None) -> T:
         """Run one call of a world in a thread, under its deadline; whatever escapes it is the world's failure."""
         started = time.monotonic()
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        future = self._threads.submit(call)
+        if environment is not None:
+            self._busy[environment] = future
+        limit = asyncio.timeout(self._deadlines.step_s)  # wait_for may swallow a cancellation, before Python 3.12
         try:
-            return await asyncio.wait_for(future, self._deadlines.step_s)
+            async with limit:
+                return await asyncio.wrap_future(future)
         except AgentgymError:
             raise
-        except TimeoutError:
-            raise DeadlineError(f"the world did not answer within {self._deadlines.step_s:g} s") from None
         except Exception as error:  # the boundary: an environment may raise anything
+            if limit.expired():
+                # Its thread may never come back: those who come after get new ones.
+                self._threads.shutdown(wait=False)
+                self._threads = self._new_threads()
+                raise DeadlineError(f"the world did not answer within {self._deadlines.step_s:g} s") from None
             raise InfrastructureError(f"the world failed: {error!r}") from error
         finally:
             self.world_seconds += time.monotonic() - started
+
+    def _discard(self, environment: Environment) -> None:
+        """Close ``environment``, but never beside a call that still runs in it."""
+        call = self._busy.pop(environment, None)
+        if call is None or call.done():
+            self._threads.submit(_close_quietly, environment)
+        else:
+            call.add_done_callback(lambda _: _close_quietly(environment))
+
+    def _new_threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._concurrency, thread_name_prefix="world")
 
 
 def _close_quietly(environment: Environment) -> None:

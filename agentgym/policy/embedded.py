@@ -347,7 +347,8 @@ class EmbeddedPolicy:
         assert self._wake is not None
         self._wake.set()
         try:
-            return await asyncio.wait_for(request.future, context.deadline_s)
+            async with asyncio.timeout(context.deadline_s):  # wait_for may swallow a cancellation, before Python 3.12
+                return await request.future
         except TimeoutError:
             raise DeadlineError(f"the embedded policy gave no answer within {context.deadline_s:g} s") from None
         finally:
