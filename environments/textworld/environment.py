@@ -17,7 +17,7 @@ from agentgym.types import Action, Message, Observation, Signal, StopReason, Tas
 
 from . import text
 from .engine import Engine, Saved, Scene
-from .games import SPLIT_SHARES, Challenge, GameSettings, GameStore, Progress, default_cache_dir
+from .games import SPLIT_SHARES, Challenge, GameSettings, GameStore, Progress, Theme, default_cache_dir
 from .library import Library
 
 GAMES = {"demo": 200, "train": 500, "valid": 60, "test": 60}
@@ -69,6 +69,11 @@ class TextWorldEnvironment(Environment):
     Args:
         challenge: ``custom`` (rooms, objects, quest_length), or TextWorld's ``coin_collector`` or ``treasure_hunter``
             (level).
+        rooms: Rooms of a custom game.
+        objects: Things in a custom game.
+        quest_length: Commands that a custom game's objective takes.
+        level: Difficulty of a challenge.
+        theme: How a custom game is told: ``house`` names things as people do; ``basic`` is plain and short.
         games: How many games each split holds; splits left out keep their default (`GAMES`).
         seed: Seed of the whole set of games.
         files: Own games: ``.z8`` (best with TextWorld's ``.json`` beside it) or TextWorld's ``.json`` alone.
@@ -88,6 +93,7 @@ class TextWorldEnvironment(Environment):
         objects: int = 3,
         quest_length: int = 3,
         level: int = 1,
+        theme: Theme = "house",
         games: Mapping[str, int] | None = None,
         seed: int = 0,
         files: Sequence[str | Path] = (),
@@ -101,7 +107,7 @@ class TextWorldEnvironment(Environment):
         self.metadata = {"render_modes": [], "signals": SIGNALS}
         self.observation_space = Messages()
         self.action_space = ActionSpace()
-        self.settings = GameSettings(challenge, rooms, objects, quest_length, level, seed)
+        self.settings = GameSettings(challenge, rooms, objects, quest_length, level, theme, seed)
         if max_turns < 1:
             raise UsageError(f"max_turns is {max_turns}; an episode has at least 1 turn")
         for name in games or {}:

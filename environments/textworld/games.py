@@ -25,11 +25,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from agentgym.errors import InfrastructureError, TaskError, UsageError, missing_extra
+from agentgym.errors import InfrastructureError, TaskError, UsageError, missing_extra, unknown_name
 
 try:
     from textworld.challenges import CHALLENGES
@@ -40,6 +40,8 @@ except ImportError as error:
     raise missing_extra("textworld", error.name or "textworld", "the TextWorld environment") from error
 
 Challenge = Literal["custom", "coin_collector", "treasure_hunter"]
+Theme = Literal["house", "basic"]
+"""How TextWorld's own grammars tell a custom game: in a house full of named things, or plainly, as box5 in room2."""
 Progress = Callable[[int, int], None]
 """Called with (games ready, games wanted)."""
 
@@ -67,12 +69,15 @@ class GameSettings:
     objects: int = 3
     quest_length: int = 3
     level: int = 1
+    theme: Theme = "house"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.challenge != "custom" and self.challenge not in CHALLENGE_LEVELS:
             known = ", ".join(["custom", *CHALLENGE_LEVELS])
             raise UsageError(f"no TextWorld challenge '{self.challenge}'; known: {known}")
+        if self.theme not in get_args(Theme):
+            raise unknown_name("TextWorld theme", self.theme, get_args(Theme))
         top = CHALLENGE_LEVELS.get(self.challenge)
         if top is not None and not 1 <= self.level <= top:
             raise UsageError(f"level of {self.challenge} is {self.level}; it goes from 1 to {top}")
@@ -82,14 +87,14 @@ class GameSettings:
     @property
     def name(self) -> str:
         """Short and readable, such as ``custom-r2-o3-q3``; the seed is told where it is not 0."""
-        custom = f"r{self.rooms}-o{self.objects}-q{self.quest_length}"
+        custom = f"r{self.rooms}-o{self.objects}-q{self.quest_length}" + f"-{self.theme}" * (self.theme != "house")
         size = custom if self.challenge == "custom" else f"l{self.level}"
         return f"{self.challenge}-{size}" + (f"-s{self.seed}" if self.seed else "")
 
     def described(self) -> dict[str, Any]:
         """Everything that decides which games these settings make."""
         fields = asdict(self)
-        unused = ("level",) if self.challenge == "custom" else ("rooms", "objects", "quest_length")
+        unused = ("level",) if self.challenge == "custom" else ("rooms", "objects", "quest_length", "theme")
         chosen = {name: value for name, value in fields.items() if name not in unused}
         return {**chosen, "generator": GENERATOR_VERSION, "textworld": version("textworld")}
 
@@ -109,7 +114,7 @@ def make(settings: GameSettings, candidate: int) -> Game | None:
     options = GameOptions()
     options.nb_rooms, options.nb_objects = settings.rooms, settings.objects
     options.quest_length = settings.quest_length
-    options.grammar.theme = "house"
+    options.grammar.theme = settings.theme
     options.grammar.include_adj = False
     options.grammar.blend_instructions = False
     options.grammar.blend_descriptions = False
