@@ -12,7 +12,8 @@ from a model of the quickstart's shape (4 layers, width 128, 650 words) with ran
 
 One thread, and seconds of the processor, so that what else the machine does matters little; the ways take turns.
 
-Claims: embedded samples at least 8 times as many tokens a second as one by one, and twice as many as batched.
+Claims: embedded samples at least 5 times as many tokens a second as one by one, and 3 times as many as batched. One
+core is busy with arithmetic for nine tenths of the time then, so that little more can be had by batching better.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ ROLLOUTS, TURNS, SAMPLED = 32, 8, 5
 FIRST, LATER = (90, 130), (25, 45)
 """Least and most tokens of the first prompt, and of what each later turn adds."""
 WORDS, LAYERS, WIDTH, HEADS, CONTEXT = 650, 4, 128, 4, 1024
-CLAIMS = {"one by one": 8.0, "batched": 2.0}
+CLAIMS = {"one by one": 5.0, "batched": 3.0}
 RESULTS = Path(__file__).parent / "results" / "embedded.json"
 
 Way = Callable[[Callable[[int, int], TokenIds]], int]
@@ -187,8 +188,8 @@ def measure(rounds: int) -> dict[str, Any]:
     policy.close()
     return {
         name: {
-            "tokens/s": round(statistics.median(rates[name]), 1),
-            "tokens/s by round": [round(rate, 1) for rate in rates[name]],
+            "tokens/s of processor time": round(statistics.median(rates[name]), 1),
+            "by round": [round(rate, 1) for rate in rates[name]],
             "outside the model": round(statistics.median(outside[name]), 3),
         }
         for name in ways
@@ -197,17 +198,15 @@ def measure(rounds: int) -> dict[str, Any]:
 
 def report(ways: dict[str, Any]) -> str:
     """Return the result as a markdown table."""
-    ours = ways["embedded"]["tokens/s"]
+    rates = {name: way["tokens/s of processor time"] for name, way in ways.items()}
     lines = [
-        "| way | sampled tokens/s | embedded is faster by | claimed | time outside the model |",
+        "| way | sampled tokens per second of one core | embedded is faster by | claimed | time outside the model |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, way in ways.items():
-        faster = f"{ours / way['tokens/s']:.1f} ×" if name in CLAIMS else ""
+        faster = f"{rates['embedded'] / rates[name]:.1f} ×" if name in CLAIMS else ""
         claimed = f"≥ {CLAIMS[name]:g} ×" if name in CLAIMS else ""
-        lines.append(
-            f"| {name} | {way['tokens/s']:,.0f} | {faster} | {claimed} | {100 * way['outside the model']:.0f} % |"
-        )
+        lines.append(f"| {name} | {rates[name]:,.0f} | {faster} | {claimed} | {100 * way['outside the model']:.0f} % |")
     return "\n".join(lines)
 
 
@@ -220,7 +219,8 @@ def main() -> None:
     load = os.getloadavg()[0]
     ways = measure(1 if arguments.quick else arguments.rounds)
     made_with = provenance()
-    factors = {name: round(ways["embedded"]["tokens/s"] / ways[name]["tokens/s"], 2) for name in CLAIMS}
+    rates = {name: way["tokens/s of processor time"] for name, way in ways.items()}
+    factors = {name: round(rates["embedded"] / rates[name], 2) for name in CLAIMS}
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": made_with["machine"] | {"python": made_with["python"], "load": round(load, 2)},
