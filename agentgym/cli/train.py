@@ -351,10 +351,12 @@ def _signals(
     loop: asyncio.AbstractEventLoop, stop: Callable[[], None], say: Callable[[str], None]
 ) -> Iterator[Callable[[], bool]]:
     """Answer Ctrl-C and SIGTERM; give a function that says whether it was asked twice."""
-    asked = 0
+    asked, over = 0, False
 
     def ask() -> None:
         nonlocal asked
+        if over:  # delivered before, run after the handlers were taken away: there is nothing left to end
+            return
         asked += 1
         if asked == 1:
             stop()
@@ -371,6 +373,7 @@ def _signals(
     try:
         yield lambda: asked > 1
     finally:
+        over = True
         for number in caught:
             loop.remove_signal_handler(number)
 

@@ -67,7 +67,10 @@ class Policy(Protocol):
 
 def sample_seed(*parts: int) -> int:
     """Return one well-mixed 63-bit seed from several numbers, the same on every machine."""
-    return int(np.random.SeedSequence([part & (2**63 - 1) for part in parts]).generate_state(1, np.uint64)[0] >> 1)
+    return int(
+        np.random.SeedSequence([len(parts), *(part & (2**63 - 1) for part in parts)]).generate_state(1, np.uint64)[0]
+        >> 1
+    )
 
 
 __all__ = ["Context", "Policy", "sample_seed"]

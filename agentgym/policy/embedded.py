@@ -177,6 +177,7 @@ class Decoder:
             for _, _, ids, request in chunk:
                 self._held[request.context.rollout_id] = ids.tolist()
             self.prefilled += sum(len(ids) - length for _, length, ids, _ in chunk)
+            self.decoded += len(chunk)
             self._draw(logits, [c[3] for c in chunk])
 
     @torch.inference_mode()
@@ -395,7 +396,9 @@ class EmbeddedPolicy:
             # An answer that was begun under other weights goes on under the new ones, over a prefix read again.
             begin, step = (in_flight + admitted, []) if stale else (admitted, in_flight)
             batch = in_flight + admitted
-            ended, self._ended = sorted(self._ended), set()
+            ended: list[str] = []
+            if not (self._lockstep and in_flight):  # else which slots are free would depend on how fast worlds step
+                ended, self._ended = sorted(self._ended), set()
             try:
                 started = loop.time()
                 if stale:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,26 @@ def rows(
     return result
 
 
+def looking_ahead(row: Row, after_N: TokenIds) -> Row:
+    """Return ``row`` with one more turn that was never taken: it has read ``after_N`` and is about to answer.
+
+    A value head asked about it says what it expects after the end of a truncated episode.
+    """
+    n, turn = len(after_N), int(row.turn_N[-1]) + 1
+    unknown = np.full(n + 1, np.nan, np.float32)
+    ends = {
+        "ids_N": np.append(after_N, after_N[-1:]),
+        "mask_N": np.append(np.zeros(n, bool), True),
+        "logprobs_N": unknown,
+        "versions_N": np.full(n + 1, UNKNOWN_VERSION, np.int32),
+        "advantage_N": np.zeros(n + 1, np.float32),
+        "turn_N": np.full(n + 1, turn, np.int32),
+        "return_N": unknown,
+    }
+    longer = {name: np.concatenate([getattr(row, name), end]) for name, end in ends.items()}
+    return replace(row, **longer)  # type: ignore[arg-type]
+
+
 def pack(all_rows: Sequence[Row], *, token_budget: int) -> list[Batch]:
     """Return ``all_rows`` in batches of at most ``token_budget`` tokens, padding counted.
 
@@ -144,4 +164,4 @@ def _batch(chosen: Sequence[Row]) -> Batch:
     return Batch(ids, mask, logprobs, advantage, returns, first, weights, chosen[0].temperature)
 
 
-__all__ = ["Batch", "Row", "bins", "pack", "rows"]
+__all__ = ["Batch", "Row", "bins", "looking_ahead", "pack", "rows"]

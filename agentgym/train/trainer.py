@@ -20,10 +20,11 @@ from agentgym.evaluate import summarise
 from agentgym.policy import sample_seed
 from agentgym.policy.embedded import EmbeddedPolicy
 from agentgym.recipes import resolve
+from agentgym.render import Renderer
 from agentgym.rollout import Rollouts, completed, group_requests
 from agentgym.store import RunFolder
 from agentgym.train.advantage import ESTIMATORS, TurnBaseline
-from agentgym.train.batch import Row, rows
+from agentgym.train.batch import Row, looking_ahead, rows
 from agentgym.train.credit import Crediting, Priced, advantages, has_signal, price, value_targets, viable
 from agentgym.train.factory import save
 from agentgym.train.learner import Learner, Metrics, Objective
@@ -151,7 +152,7 @@ class Trainer:
         siblings = 2 if ESTIMATORS[config.advantage].compares else 1
         priced = price(self._shaper, _groups(outcomes, step, siblings))
         self._session.run.append_episodes(step, [(p.group, p.ledgers) for p in priced])
-        batch, kept = self._credit(priced, learner)
+        batch, kept = self._credit(priced, learner, policy.renderer)
         learned: Metrics = await in_thread(partial(self._learn, learner, batch, step))
         policy.update(learner.steps)
         ended = time.monotonic()
@@ -186,9 +187,9 @@ class Trainer:
             chosen.append(tasks[order[index]])
         return chosen
 
-    def _credit(self, priced: Sequence[Priced], learner: Learner) -> tuple[list[Row], int]:
+    def _credit(self, priced: Sequence[Priced], learner: Learner, renderer: Renderer) -> tuple[list[Row], int]:
         """Return the rows to learn from, and how many groups they come from: those whose rollouts differ."""
-        values = [self._values(p, learner) if self._crediting.name == "gae" else None for p in priced]
+        values = [self._values(p, learner, renderer) if self._crediting.name == "gae" else None for p in priced]
         credit = advantages(priced, self._crediting, baseline=self._baseline, values=values)
         targets = value_targets(priced, self._crediting, values=values)
         batch: list[Row] = []
@@ -203,12 +204,18 @@ class Trainer:
                 batch += rows(trajectory, advantage_GT[g, :turns], target, version=learner.steps)
         return batch, kept
 
-    def _values(self, priced: Priced, learner: Learner) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _values(self, priced: Priced, learner: Learner, renderer: Renderer) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return what the value head says (G, T + 1) before each turn, and after the end of truncated episodes."""
         longest = max(len(trajectory.turns) for trajectory in priced.trajectories)
         values = np.zeros((len(priced.trajectories), longest + 1))
         for g, trajectory in enumerate(priced.trajectories):
-            estimates = np.concatenate(learner.values(rows(trajectory)))
-            values[g, : len(estimates)] = estimates
+            turns, segments = len(trajectory.turns), rows(trajectory)
+            if trajectory.stop.truncated:
+                after = renderer.bridge(trajectory.turns[-1].sample.finish, trajectory.final_observation)
+                segments[-1] = looking_ahead(segments[-1], after)
+            estimates = np.concatenate(learner.values(segments))
+            values[g, :turns] = estimates[:turns]
+            values[g, longest] = estimates[turns] if trajectory.stop.truncated else 0.0
         return values
 
     def _learn(self, learner: Learner, batch: Sequence[Row], step: int) -> Metrics:

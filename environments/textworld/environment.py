@@ -83,6 +83,7 @@ class TextWorldEnvironment(Environment):
         show_admissible: Whether observations list the commands that make sense.
         hide: Commands, or first words of commands, left out of that list. They work all the same.
         terse: Whether the objective is told without TextWorld's words of welcome and farewell (some 25 tokens).
+        remind: Whether every observation ends by telling the objective again, right before the commands.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class TextWorldEnvironment(Environment):
         show_admissible: bool = True,
         hide: Sequence[str] = ("examine", "look", "inventory"),
         terse: bool = True,
+        remind: bool = False,
     ) -> None:
         self.metadata = {"render_modes": [], "signals": SIGNALS}
         self.observation_space = Messages()
@@ -118,6 +120,7 @@ class TextWorldEnvironment(Environment):
         self._show_admissible = show_admissible
         self._hide = tuple(hide)
         self._terse = terse
+        self._remind = remind
         cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self._store = GameStore(self.settings, cache)
         self._library = Library([Path(file).expanduser() for file in files], cache)
@@ -172,8 +175,7 @@ class TextWorldEnvironment(Environment):
         self._standing = _Standing(progress=0.0 if self._first_plan else None)
         room = text.opening(scene.raw, self._engine.objective)
         holding = text.clean(self._engine.aside("inventory")) if self._engine.game else ""
-        goal = self._engine.objective
-        lines = (text.terse(goal) if self._terse else goal, room, holding)
+        lines = ("" if self._remind else self._goal(), room, holding)
         observed = self._observation("\n".join(line for line in lines if line), scene)
         return observed, self._info(scene, ())
 
@@ -303,7 +305,14 @@ class TextWorldEnvironment(Environment):
             ),
         )
 
+    def _goal(self) -> str:
+        assert self._engine is not None
+        objective = self._engine.objective
+        return text.terse(objective) if self._terse else objective
+
     def _observation(self, said: str, scene: Scene) -> Observation:
+        if self._remind and not (scene.won or scene.lost):
+            said = f"{said}\nGoal: {self._goal()}"
         if not (self._show_admissible and scene.admissible) or scene.won or scene.lost:
             return (Message("user", said),)
         if self._shown[0] is not scene.admissible:
