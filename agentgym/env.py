@@ -44,10 +44,18 @@ class Environment(gymnasium.Env[Observation, "Action | str"]):
             UnknownNameError: there is no such split.
         """
 
-    def prepare(self, split: str, *, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> None:
-        """Make whatever the tasks of ``split`` need and lack, ``workers`` at a time. Most worlds have nothing to make.
+    def prepare(
+        self,
+        split: str,
+        *,
+        count: int | None = None,
+        workers: int = 2,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Make what the first ``count`` tasks of ``split`` (None: all) need and lack, ``workers`` at a time.
 
-        Interrupted, it goes on where it stopped. ``progress`` is called with (ready, wanted).
+        Most worlds have nothing to make. Interrupted, it goes on where it stopped. ``progress`` is called with (ready,
+        wanted).
         """
 
     @abstractmethod

@@ -188,12 +188,20 @@ class RemoteEnvironment(Environment):
             self._tasks[split] = tuple(task_from_json(task) for task in self._call("tasks", split=split))
         return self._tasks[split]
 
-    def prepare(self, split: str, *, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> None:
+    def prepare(
+        self,
+        split: str,
+        *,
+        count: int | None = None,
+        workers: int = 2,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Have the worker make what is lacking; its other environments wait. ``progress`` is told at the end only."""
-        request = {"op": "prepare", "env": self._number, "split": split, "workers": workers}
+        request = {"op": "prepare", "env": self._number, "split": split, "count": count, "workers": workers}
         self.worker.call(request, _PREPARE_TIMEOUT_S)
         if progress is not None:
-            progress(len(self.tasks(split)), len(self.tasks(split)))
+            wanted = len(self.tasks(split)[:count])
+            progress(wanted, wanted)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start an episode; see `Environment.reset`."""

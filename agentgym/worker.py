@@ -68,7 +68,7 @@ class Host:
         return [task_to_json(task) for task in self._environments[number].tasks(request["split"])]
 
     def _prepare(self, number: int, request: Json) -> None:
-        self._environments[number].prepare(request["split"], workers=request["workers"])
+        self._environments[number].prepare(request["split"], count=request["count"], workers=request["workers"])
 
     def _reset(self, number: int, request: Json) -> list[Any]:
         options = request["options"]

@@ -111,16 +111,15 @@ def _tasks(config: RunConfig, observer: Observer) -> list[Task]:
     environment = registry.make(config.env.id, **config.env.options)
     try:
         tasks = list(environment.tasks(split)[: config.eval.final_games])
-        if len(tasks) == len(environment.tasks(split)):  # what only a part of the split needs is made when it is played
-            observer.phase(f"prepare the {split} tasks", len(tasks))
-            done = 0
+        observer.phase(f"prepare the {split} tasks", len(tasks))
+        done = 0
 
-            def progress(ready: int, _: int) -> None:
-                nonlocal done
-                observer.advance(ready - done)
-                done = ready
+        def progress(ready: int, _: int) -> None:
+            nonlocal done
+            observer.advance(ready - done)
+            done = ready
 
-            environment.prepare(split, workers=config.env.workers, progress=progress)
+        environment.prepare(split, count=len(tasks), workers=config.env.workers, progress=progress)
         return tasks
     finally:
         environment.close()

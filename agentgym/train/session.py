@@ -61,7 +61,7 @@ class Session:
 
     async def tasks(self, split: str, count: int) -> list[Task]:
         """Return the first ``count`` tasks of a split, ready to be played."""
-        tasks = self.environment.tasks(split)
+        tasks = self.environment.tasks(split)[:count]
         self.observer.phase(f"prepare the {split} tasks", len(tasks))
         done = 0
 
@@ -71,9 +71,11 @@ class Session:
             self.observer.advance(ready - done)
             done = ready
 
-        prepare = partial(self.environment.prepare, split, workers=self.config.env.workers, progress=progress)
+        prepare = partial(
+            self.environment.prepare, split, count=count, workers=self.config.env.workers, progress=progress
+        )
         await asyncio.get_running_loop().run_in_executor(None, prepare)
-        return list(tasks[:count])
+        return list(tasks)
 
     def train_tasks(self) -> int:
         """Return how many training tasks the run will meet."""

@@ -147,13 +147,15 @@ class TextWorldEnvironment(Environment):
             self._by_id.update({task.id: task for task in made})
         return self._tasks[split]
 
-    def prepare(self, split: str, *, workers: int = 2, progress: Progress | None = None) -> None:
-        """Make the games of ``split`` that are not in the cache yet, ``workers`` at a time.
+    def prepare(
+        self, split: str, *, count: int | None = None, workers: int = 2, progress: Progress | None = None
+    ) -> None:
+        """Make those of the first ``count`` games of ``split`` (None: all) that are not in the cache yet.
 
-        Interrupted, it goes on where it stopped. ``progress`` is called with (ready, wanted); by default a bar is
-        drawn if standard error is a terminal.
+        ``workers`` are made at a time. Interrupted, it goes on where it stopped. ``progress`` is called with (ready,
+        wanted); by default a bar is drawn if standard error is a terminal.
         """
-        count = len(self.tasks(split))
+        count = len(self.tasks(split)[:count])
         if split == FILES:
             return
         if progress is None and sys.stderr.isatty():
