@@ -213,7 +213,8 @@ def main() -> None:
             "random": results["scripted"]["random admissible command"]["success"],
         },
         HERE / "curve.png",
-        title=f"quickstart, {len(asked.seeds)} seeds: mean, and lowest to highest",
+        title="quickstart, seed"
+        + (f"s {', '.join(found)}: mean, and lowest to highest" if len(found) > 1 else f" {asked.seeds[0]}"),
     )
     print(report(results))
 

@@ -235,6 +235,20 @@ def test_options_change_what_is_shown(small: dict[str, Any]) -> None:
     full.close()
 
 
+def test_the_plain_theme_and_the_reminder(small: dict[str, Any]) -> None:
+    world = TextWorldEnvironment(**small, theme="basic", remind=True)
+    assert "basic" in world.tasks("train")[0].id
+    (first,), info = world.reset(options={"task": world.tasks("train")[0]})
+    goal = next(line for line in first.content.splitlines() if line.startswith("Goal: "))
+    assert first.content.count(goal.removeprefix("Goal: ")) == 1
+    assert first.content.splitlines()[-1].startswith("Commands: ")
+    (later,), *_ = world.step("look")
+    assert goal in later.content.splitlines()
+    while info["stop"] is None:
+        (last,), *_, info = world.step(info["privileged"]["expert"])
+    assert "Goal: " not in last.content, "what is over needs no reminder"
+
+
 def test_own_files(story: Path, tmp_path: Path) -> None:
     for suffix in (".z8", ".json"):
         shutil.copy(story.with_suffix(suffix), tmp_path / f"mine{suffix}")
@@ -297,6 +311,7 @@ def test_damaged_cache_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"theme": "castle"}, "no TextWorld theme 'castle'; known: basic, house"),
         ({"challenge": "chess"}, "no TextWorld challenge 'chess'"),
         ({"challenge": "treasure_hunter", "level": 31}, "from 1 to 30"),
         ({"rooms": 0}, "counts from 1"),
