@@ -271,7 +271,8 @@ def test_a_dry_run_prints_a_configuration_that_can_be_trained_from(
     assert main(["train", "mine.toml", "--dry-run", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert planned["run"] == "runs/mine-7-001"
-    assert planned["episodes_per_step"] == 96
+    quick = config.load("quickstart").train
+    assert planned["episodes_per_step"] == quick.groups * quick.group_size
 
 
 def test_parameters_are_counted_as_the_model_has_them() -> None:
@@ -279,7 +280,14 @@ def test_parameters_are_counted_as_the_model_has_them() -> None:
     made = config.load("quickstart", {"model.kv_heads": 2, "model.ff": 100, "model.width": 64, "model.vocab_size": 64})
     tokenizer = factory.build_tokenizer(["a b c"], kind="word", vocab_size=64, max_context=64)
     model = factory.build_model(
-        tokenizer, layers=4, width=64, heads=made.model.heads, kv_heads=2, ff=100, max_context=64, seed=0
+        tokenizer,
+        layers=made.model.layers,
+        width=64,
+        heads=made.model.heads,
+        kv_heads=2,
+        ff=100,
+        max_context=64,
+        seed=0,
     )
     missing = (64 - len(tokenizer)) * 64
     assert parameters(made) == sum(parameter.numel() for parameter in model.parameters()) + missing
@@ -356,8 +364,8 @@ def test_a_continued_run_keeps_its_configuration_but_for_more_steps(here: Path) 
     assert continued(folder, ["--train.steps", "9"]).train.steps == 9
     assert continued(folder, ["--train.steps", "2", "--seed=0"]).train.steps == 2
     for words, said in (
-        (["--train.lr", "5"], r"train\.lr: .* was started with 0\.0001, 5\.0 was asked for"),
-        (["--env.options.rooms", "3"], r"env\.options\.rooms: .* was started with None, 3 was asked for"),
+        (["--train.lr", "5"], r"train\.lr: .* was started with 0\.001, 5\.0 was asked for"),
+        (["--env.options.rooms", "4"], r"env\.options\.rooms: .* was started with 3, 4 was asked for"),
         (["--train.steps", "1"], r"can be raised, not lowered"),
         (["--seed=4"], r"seed: .* was started with 0"),
     ):

@@ -178,6 +178,10 @@ def _free(name: str, seed: int) -> Path:
     return RUNS / f"{name}-{seed}-{number:03d}"
 
 
+UNBEGUN = {"lock.json"}
+"""What a run leaves in its folder that was killed before its configuration was written, beside hidden files."""
+
+
 def _new_folder(asked: Asked, config: RunConfig) -> Path:
     if asked.out is None:
         while True:
@@ -193,7 +197,7 @@ def _new_folder(asked: Asked, config: RunConfig) -> Path:
     if (path / CONFIG).is_file():
         command = continue_command(asked.source, path)
         raise StoredRunError(f"'{path}' holds a run already; continue it with: {command}; or name another folder")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(entry.name not in UNBEGUN for entry in path.glob("[!.]*"))):
         raise StoredRunError(f"'{path}' is there and is not empty; name a folder that is new or empty with --out")
     return path
 
@@ -260,7 +264,7 @@ def parameters(config: RunConfig) -> int:
     model = config.model
     width, ff = model.width, model.ff or 3 * model.width
     narrow = width // model.heads * (model.kv_heads or model.heads)
-    attention = 2 * width * width + 2 * width * narrow + width + 2 * narrow  # q, o, k, v; biases of q, k, v
+    attention = 2 * width * width + 2 * width * narrow + 2 * (width // model.heads)  # q, o, k, v; norms of q and k
     layer = attention + 3 * width * ff + 2 * width  # gate, up, down; two norms
     return model.vocab_size * width + model.layers * layer + width
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from agentgym import config as configuration
@@ -211,11 +210,10 @@ def test_killed_at_every_kind_of_moment(run: Run, reference: tuple[Path, float])
 
 
 def test_killed_at_random_moments(run: Run, reference: tuple[Path, float]) -> None:
-    random = np.random.default_rng(11)
     killed = 0
-    for _ in range(5):
+    for share in (0.03, 0.08, 0.15, 0.25, 0.4):  # of the reference's time; a forked run is faster
         process = run.start()
-        time.sleep(float(random.uniform(0.1, 0.7)) * reference[1])
+        time.sleep(share * reference[1])
         process.kill()
         killed += run.wait(process) == KILLED
     assert killed

@@ -63,7 +63,7 @@ def test_a_run_leaves_what_the_readme_promises(reference: Path) -> None:
     summary = read_summary(reference)
     assert summary is not None
     assert summary.keys() >= PROMISED
-    assert (summary["steps"], summary["seed"], summary["episodes"]) == (2, 2, 2 * 4 * 4)
+    assert (summary["steps"], summary["seed"], summary["episodes"]) == (2, 5, 2 * 4 * 4)
     assert 0 <= summary["success_before"] <= 1
     assert 0 <= summary["success_after"] <= 1
     assert summary["wall_s"] > 0
@@ -132,7 +132,12 @@ def test_estimators_that_compare_nobody_train_on_single_episodes(
     tiny: Tiny, train_here: Train, tmp_path: Path, name: str
 ) -> None:
     config = tiny(
-        train__advantage=name, train__steps=1, train__groups=4, train__group_size=1, eval__every=0, pretrain__plays=0
+        train__advantage=name,
+        train__steps=1,
+        train__groups=4,
+        train__group_size=1,
+        eval__every=0,
+        pretrain__plays=0,
     )
     assert train_here(tmp_path, config)["episodes"] == 4
     (step,) = lines(tmp_path, "train")
