@@ -21,7 +21,7 @@ from agentgym.config import RunConfig
 from agentgym.errors import AgentgymError, ConfigError, MissingExtraError, StoredRunError, UsageError, missing_extra
 from agentgym.files import replace
 from agentgym.recipes import resolve
-from agentgym.store import CONFIG, RunFolder, read_config, read_summary
+from agentgym.store import CONFIG, LOCK, RunFolder, read_config, read_summary
 
 from .app import INTERRUPTED
 from .show import emit, hush_transformers, plan, summary_of
@@ -178,7 +178,7 @@ def _free(name: str, seed: int) -> Path:
     return RUNS / f"{name}-{seed}-{number:03d}"
 
 
-UNBEGUN = {"lock.json"}
+UNBEGUN = {LOCK}
 """What a run leaves in its folder that was killed before its configuration was written, beside hidden files."""
 
 
