@@ -109,6 +109,11 @@ class Worker:
             raise self._rebuilt(answer["error"])
         return answer["ok"]
 
+    def run(self, function: Callable[..., Any], timeout_s: float, **arguments: Any) -> Any:
+        """Return what a module's ``function`` returns when the process calls it. Both ways it has to be JSON."""
+        name = f"{function.__module__}:{function.__qualname__}"
+        return self.call({"op": "run", "env": -1, "function": name, "arguments": arguments}, timeout_s)
+
     def close(self) -> None:
         """End the process: its input ends, and what does not stop is killed. Closing twice is fine."""
         if self._gone is None:

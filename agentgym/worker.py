@@ -1,13 +1,15 @@
 """``python -m agentgym.worker PARENT_PID``: hosts environments for `agentgym.remote`, one request line at a time.
 
 A request is one line of JSON, ``{"op": …, "env": number, …}``; the answer is ``{"ok": …}`` or
-``{"error": {"class": …, "text": …, "trace": …}}``. The operations are those of an environment, and ``make``.
+``{"error": {"class": …, "text": …, "trace": …}}``. The operations are those of an environment, ``make``, and
+``run``, which calls a function that needs no environment.
 Standard output belongs to the protocol: whatever an engine prints goes to standard error instead. The process ends
 when its input ends or its parent is gone, and leaves interruption (Ctrl-C) to the parent.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -49,6 +51,7 @@ class Host:
             "snapshot": lambda number, request: self._environments[number].snapshot(),
             "restore": lambda number, request: self._environments[number].restore(request["state_ref"]),
             "close": self._close,
+            "run": self._run,
         }
 
     def answer(self, request: Json) -> str:
@@ -91,6 +94,10 @@ class Host:
         environment = self._environments.pop(number, None)
         if environment is not None:
             environment.close()
+
+    def _run(self, number: int, request: Json) -> Any:
+        module, _, function = request["function"].partition(":")
+        return getattr(importlib.import_module(module), function)(**request["arguments"])
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

@@ -4,16 +4,16 @@
     python benchmarks/embedded.py --quick    # one round, prints only
 
 32 rollouts of 8 turns: a first prompt of about 110 tokens, then about 35 new ones a turn, 5 sampled tokens an answer,
-from a model of the quickstart's shape (4 layers, width 128, 650 words) with random weights. Every way reads the same:
+from a model of the quickstart's shape (650 words) with random weights. Every way reads the same:
 
 * *one by one*: ``model.generate`` for each rollout and turn, on the whole conversation.
 * *batched*: one ``model.generate`` a turn for all rollouts, padded to the left, on the whole conversations.
 * *embedded*: ``EmbeddedPolicy.act`` for all rollouts at once; what was read before stays in its cache.
 
-One thread, and seconds of the processor, so that what else the machine does matters little; the ways take turns.
+Sampled tokens a second, in turns, median of the rounds: once on all cores by the clock on the wall, which is what a
+user waits for, and once on one thread in seconds of the processor, where what else the machine does matters little.
 
-Claims: embedded samples at least 5 times as many tokens a second as one by one, and 3 times as many as batched. One
-core is busy with arithmetic for nine tenths of the time then, so that little more can be had by batching better.
+Claims, on all cores: embedded is at least 8 times as fast as one by one, and twice as fast as batched.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agentgym import config
 from agentgym.policy import Context, sample_seed
 from agentgym.policy.embedded import EmbeddedPolicy
 from agentgym.provenance import provenance
@@ -43,8 +44,10 @@ from agentgym.types import Sampling, TokenIds
 ROLLOUTS, TURNS, SAMPLED = 32, 8, 5
 FIRST, LATER = (90, 130), (25, 45)
 """Least and most tokens of the first prompt, and of what each later turn adds."""
-WORDS, LAYERS, WIDTH, HEADS, CONTEXT = 650, 4, 128, 4, 1024
-CLAIMS = {"one by one": 5.0, "batched": 3.0}
+WORDS = 650
+SHAPE = config.load("quickstart").model
+CLAIMS = {"one by one": 8.0, "batched": 2.0}
+ALL_CORES, ONE_THREAD = "all cores", "one thread"
 RESULTS = Path(__file__).parent / "results" / "embedded.json"
 
 Way = Callable[[Callable[[int, int], TokenIds]], int]
@@ -52,10 +55,11 @@ Way = Callable[[Callable[[int, int], TokenIds]], int]
 
 
 class Stopwatch:
-    """Seconds of the processor spent in forward passes of a model."""
+    """Seconds, as ``clock`` counts them, spent in forward passes of a model."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.seconds = 0.0
+        self._clock = clock
 
     @contextmanager
     def on(self, *modules: torch.nn.Module) -> Iterator[None]:
@@ -63,10 +67,10 @@ class Stopwatch:
         started = [0.0]
 
         def before(*_: Any) -> None:
-            started[0] = time.process_time()
+            started[0] = self._clock()
 
         def after(*_: Any) -> None:
-            self.seconds += time.process_time() - started[0]
+            self.seconds += self._clock() - started[0]
 
         hooks = [module.register_forward_pre_hook(before) for module in modules]
         hooks += [module.register_forward_hook(after) for module in modules]
@@ -80,8 +84,15 @@ class Stopwatch:
 def make_model() -> tuple[Any, Any]:
     """Return a model with random weights and its tokenizer of `WORDS` words."""
     words = " ".join(f"word{number}" for number in range(WORDS))
-    tokenizer = build_tokenizer([words], kind="word", vocab_size=WORDS, max_context=CONTEXT)
-    model = build_model(tokenizer, layers=LAYERS, width=WIDTH, heads=HEADS, max_context=CONTEXT, seed=0)
+    tokenizer = build_tokenizer([words], kind="word", vocab_size=WORDS, max_context=SHAPE.max_context)
+    model = build_model(
+        tokenizer,
+        layers=SHAPE.layers,
+        width=SHAPE.width,
+        heads=SHAPE.heads,
+        max_context=SHAPE.max_context,
+        seed=0,
+    )
     return model, tokenizer
 
 
@@ -160,11 +171,11 @@ def embedded(policy: EmbeddedPolicy) -> Way:
     return play
 
 
-def measure(rounds: int) -> dict[str, Any]:
+def measure(rounds: int, threads: int, clock: Callable[[], float]) -> dict[str, Any]:
     """Return tokens a second and the share of time outside the model, way by way, taking turns in each round."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     model, tokenizer = make_model()
-    policy = EmbeddedPolicy(model, tokenizer, max_context=CONTEXT)
+    policy = EmbeddedPolicy(model, tokenizer, max_context=SHAPE.max_context)
     watched = (model.base_model, model.get_output_embeddings())
     ways = {"one by one": one_by_one(model), "batched": batched(model), "embedded": embedded(policy)}
     rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -176,11 +187,11 @@ def measure(rounds: int) -> dict[str, Any]:
             return rng.integers(4, len(tokenizer), rng.integers(*(LATER if turn else FIRST)), np.int32)
 
         for name, play in ways.items():
-            watch = Stopwatch()
+            watch = Stopwatch(clock)
             with watch.on(*watched):
-                started = time.process_time()
+                started = clock()
                 sampled = play(new_ids)
-                took = time.process_time() - started
+                took = clock() - started
             assert sampled >= 0.97 * ROLLOUTS * TURNS * SAMPLED, f"{name} sampled only {sampled} tokens"
             if round_ >= 0:
                 rates[name].append(sampled / took)
@@ -188,25 +199,27 @@ def measure(rounds: int) -> dict[str, Any]:
     policy.close()
     return {
         name: {
-            "tokens/s of processor time": round(statistics.median(rates[name]), 1),
+            "tokens/s": round(statistics.median(rates[name]), 1),
             "by round": [round(rate, 1) for rate in rates[name]],
             "outside the model": round(statistics.median(outside[name]), 3),
+            "embedded is faster by": round(statistics.median(rates["embedded"]) / statistics.median(rates[name]), 2),
         }
         for name in ways
     }
 
 
-def report(ways: dict[str, Any]) -> str:
+def report(measured: dict[str, dict[str, Any]]) -> str:
     """Return the result as a markdown table."""
-    rates = {name: way["tokens/s of processor time"] for name, way in ways.items()}
     lines = [
-        "| way | sampled tokens per second of one core | embedded is faster by | claimed | time outside the model |",
-        "|---|---:|---:|---:|---:|",
+        "| where | way | sampled tokens/s | embedded is faster by | claimed | time outside the model |",
+        "|---|---|---:|---:|---:|---:|",
     ]
-    for name, way in ways.items():
-        faster = f"{rates['embedded'] / rates[name]:.1f} ×" if name in CLAIMS else ""
-        claimed = f"≥ {CLAIMS[name]:g} ×" if name in CLAIMS else ""
-        lines.append(f"| {name} | {rates[name]:,.0f} | {faster} | {claimed} | {100 * way['outside the model']:.0f} % |")
+    for where, ways in measured.items():
+        for name, way in ways.items():
+            faster = f"{way['embedded is faster by']:.1f} ×" if name in CLAIMS else ""
+            claimed = f"≥ {CLAIMS[name]:g} ×" if name in CLAIMS and where == ALL_CORES else ""
+            outside = f"{100 * way['outside the model']:.0f} %"
+            lines.append(f"| {where} | {name} | {way['tokens/s']:,.0f} | {faster} | {claimed} | {outside} |")
     return "\n".join(lines)
 
 
@@ -216,25 +229,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round, and nothing is written")
     arguments = parser.parse_args()
-    load = os.getloadavg()[0]
-    ways = measure(1 if arguments.quick else arguments.rounds)
+    load, rounds = os.getloadavg()[0], 1 if arguments.quick else arguments.rounds
+    threads = torch.get_num_threads()
+    measured = {
+        ALL_CORES: measure(rounds, threads, time.perf_counter),
+        ONE_THREAD: measure(rounds, 1, time.process_time),
+    }
     made_with = provenance()
-    rates = {name: way["tokens/s of processor time"] for name, way in ways.items()}
-    factors = {name: round(rates["embedded"] / rates[name], 2) for name in CLAIMS}
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": made_with["machine"] | {"python": made_with["python"], "load": round(load, 2)},
         "packages": {name: made_with["packages"][name] for name in ("numpy", "torch", "transformers")},
-        "threads": torch.get_num_threads(),
-        "model": {"layers": LAYERS, "width": WIDTH, "heads": HEADS, "words": WORDS},
+        "threads": threads,
+        "model": {"layers": SHAPE.layers, "width": SHAPE.width, "heads": SHAPE.heads, "words": WORDS},
         "lengths": {"rollouts": ROLLOUTS, "turns": TURNS, "first": FIRST, "later": LATER, "sampled": SAMPLED},
-        "ways": ways,
-        "embedded is faster by": factors,
+        "measured": measured,
     }
-    print(report(ways))
+    print(report(measured))
     if not arguments.quick:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    factors = {name: measured[ALL_CORES][name]["embedded is faster by"] for name in CLAIMS}
     broken = [f"{name}: {factors[name]} < {claim}" for name, claim in CLAIMS.items() if factors[name] < claim]
     print("\n".join(f"FAILED: {line}" for line in broken) or "All claims hold.")
     sys.exit(bool(broken) and not arguments.quick)

@@ -35,7 +35,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import textworld
     from agentgym.environments.textworld import TextWorldEnvironment
-    from agentgym.environments.textworld.games import GameSettings, GameStore
+    from agentgym.environments.textworld.cache import GameStore
+    from agentgym.environments.textworld.games import GameSettings
 
 RESULTS = Path(__file__).parent / "results" / "textworld_speed.json"
 Script = list[tuple[str, list[str]]]

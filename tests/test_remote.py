@@ -16,7 +16,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from agentgym.errors import DeadlineError, InfrastructureError, TaskError, UnknownNameError, UsageError, WorkerDiedError
-from agentgym.remote import RemoteEnvironment, WorkerPool
+from agentgym.remote import RemoteEnvironment, Worker, WorkerPool
 from agentgym.testing import EchoEnvironment, EnvironmentContract
 from agentgym.types import Message, Task, ToolCall
 from agentgym.worker import Host
@@ -48,6 +48,10 @@ class TestFakeThroughAWorker(EnvironmentContract):
 
     def make_environment(self) -> RemoteEnvironment:
         return self.pool.environment()
+
+
+def quotient(of: float, by: float) -> float:
+    return of / by
 
 
 def running(pid: int) -> bool:
@@ -93,6 +97,16 @@ def test_errors_come_back_as_they_are_and_the_worker_lives(pool: WorkerPool) -> 
         environment.snapshot()
     assert environment.step("hello")[0][0].content == "hello"
     assert pool.environment().worker.pid == pid
+
+
+def test_a_function_runs_in_the_process() -> None:
+    worker = Worker("a worker")
+    assert worker.run(json.dumps, 10.0, obj={"a": 1}) == '{"a": 1}'
+    assert worker.run(quotient, 10.0, of=12, by=4) == 3
+    with pytest.raises(InfrastructureError, match="ZeroDivisionError"):
+        worker.run(quotient, 10.0, of=12, by=0)
+    assert worker.alive
+    worker.close()
 
 
 def test_what_json_cannot_hold_is_an_error_and_no_death(monkeypatch: pytest.MonkeyPatch) -> None:

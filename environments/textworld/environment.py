@@ -16,8 +16,9 @@ from agentgym.spaces import ActionSpace, Messages
 from agentgym.types import Action, Message, Observation, Signal, StopReason, Task, as_action
 
 from . import text
+from .cache import SPLIT_SHARES, GameStore, Progress, default_cache_dir
 from .engine import Engine, Saved, Scene
-from .games import SPLIT_SHARES, Challenge, GameSettings, GameStore, Progress, Theme, default_cache_dir
+from .games import Challenge, GameSettings, Theme
 from .library import Library
 
 GAMES = {"demo": 200, "train": 500, "valid": 60, "test": 60}

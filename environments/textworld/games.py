@@ -1,27 +1,14 @@
-"""Makes games and keeps them: deterministic, parallel, resumable, and never the same game in two splits.
-
-One endless stream of seeds makes candidate games. What a game *is* (its rooms, things, places and quest; not its
-prose) is hashed, and the hash alone says which split the game belongs to. So splits cannot share a game, a split
-never depends on the size of another, and growing one keeps its first games. Making a candidate takes some 25 ms and
-compiling a game that is wanted some 400 ms; both are kept in the cache::
-
-    CACHE/textworld/SETTINGS-KEY/settings.json      what these games are
-    CACHE/textworld/SETTINGS-KEY/contents.jsonl     candidate -> content hash, appended as candidates are made
-    CACHE/textworld/SETTINGS-KEY/games/CANDIDATE/   game.z8, game.json: appears whole or not at all
-"""
+"""Makes TextWorld games: what settings mean, one candidate after the other, and the compiling of those wanted."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from agentgym.errors import InfrastructureError, TaskError, UsageError, missing_extra, unknown_name
+from agentgym.errors import InfrastructureError, UsageError, missing_extra, unknown_name
 
 try:
     from textworld.challenges import CHALLENGES
@@ -42,17 +29,10 @@ except ImportError as error:
 Challenge = Literal["custom", "coin_collector", "treasure_hunter"]
 Theme = Literal["house", "basic"]
 """How TextWorld's own grammars tell a custom game: in a house full of named things, or plainly, as box5 in room2."""
-Progress = Callable[[int, int], None]
-"""Called with (games ready, games wanted)."""
 
 CHALLENGE_LEVELS = {"coin_collector": 300, "treasure_hunter": 30}
 GENERATOR_VERSION = 1
 """Raise it when the same settings would make other games."""
-SPLIT_SHARES = {"demo": 4, "train": 8, "valid": 2, "test": 2}
-"""Which part of all games, in sixteenths, belongs to each split."""
-_SPLIT_OF_DIGIT = [split for split, share in SPLIT_SHARES.items() for _ in range(share)]
-_PATIENCE = 1000
-"""So many candidates in a row without a new game for a split mean that there are no more."""
 _COMPILE_TIMEOUT_S = 180.0
 
 one_at_a_time = threading.Lock()
@@ -104,11 +84,6 @@ class GameSettings:
         return f"{self.name}-{_hash(self.described())[:12]}"
 
 
-def default_cache_dir() -> Path:
-    """Return ``$AGENTGYM_CACHE``, or ``~/.cache/agentgym``."""
-    return Path(os.environ.get("AGENTGYM_CACHE") or Path.home() / ".cache" / "agentgym")
-
-
 def make(settings: GameSettings, candidate: int) -> Game | None:
     """Return candidate number ``candidate``, always the same; None where the generator finds no quest."""
     options = GameOptions()
@@ -129,6 +104,20 @@ def make(settings: GameSettings, candidate: int) -> Game | None:
             return CHALLENGES[f"tw-{settings.challenge}"][1]({"level": settings.level}, options)
         except QuestGenerationError:
             return None
+
+
+def content_of(settings: GameSettings, candidate: int) -> str | None:
+    """Return the `content_hash` of a candidate; None where there is no such game."""
+    game = make(settings, candidate)
+    return None if game is None else content_hash(game)
+
+
+def build_candidate(settings: GameSettings, candidate: int, folder: Path) -> None:
+    """Make a candidate and `build` it."""
+    game = make(settings, candidate)
+    if game is None:
+        raise InfrastructureError(f"{settings.name}: candidate {candidate} is no game any more")
+    build(game, folder)
 
 
 def content_hash(game: Game) -> str:
@@ -184,110 +173,3 @@ def file_hash(path: Path) -> str:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-class GameStore:
-    """The games of one `GameSettings`, made when asked for and kept in the cache."""
-
-    def __init__(self, settings: GameSettings, cache_dir: Path) -> None:
-        self.settings = settings
-        self.folder = cache_dir / "textworld" / settings.key
-        self._contents: list[str | None] = []
-        self._slots: dict[str, list[int]] = {split: [] for split in SPLIT_SHARES}
-        self._seen: set[str] = set()
-
-    def candidate(self, split: str, index: int) -> int:
-        """Return which candidate is game ``index`` of ``split``, making candidates until that is known.
-
-        Raises:
-            TaskError: these settings do not make so many different games.
-        """
-        if len(self._slots[split]) <= index:
-            self._read_contents()
-        since = 0
-        while len(self._slots[split]) <= index:
-            before = len(self._slots[split])
-            self._admit(self._make_content(len(self._contents)))
-            since = since + 1 if len(self._slots[split]) == before else 0
-            if since >= _PATIENCE:
-                raise TaskError(
-                    f"{self.settings.name} makes only {before} different games for split '{split}', but game {index} "
-                    "was asked for; ask for fewer games or for larger ones"
-                )
-        return self._slots[split][index]
-
-    def ensure(self, split: str, index: int) -> Path:
-        """Return the folder of a game, which is made if it is not there."""
-        candidate = self.candidate(split, index)
-        folder = self._game_folder(candidate)
-        if not (folder / "game.json").is_file():
-            self._build(candidate)
-        return folder
-
-    def missing(self, split: str, count: int) -> Sequence[int]:
-        """Return the candidates among the first ``count`` games of ``split`` that are not in the cache."""
-        wanted = [self.candidate(split, index) for index in range(count)]
-        return [candidate for candidate in wanted if not (self._game_folder(candidate) / "game.json").is_file()]
-
-    def prepare(self, split: str, count: int, workers: int, progress: Progress | None) -> None:
-        """Make the first ``count`` games of ``split``, ``workers`` at a time. Interrupted, it goes on where it was."""
-        missing = self.missing(split, count)
-        ready = count - len(missing)
-        if progress:
-            progress(ready, count)
-        with ThreadPoolExecutor(max(1, workers), thread_name_prefix="textworld-build") as pool:
-            jobs = [pool.submit(self._build, candidate) for candidate in missing]
-            try:
-                for done in as_completed(jobs):
-                    done.result()
-                    ready += 1
-                    if progress:
-                        progress(ready, count)
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def _build(self, candidate: int) -> None:
-        game = make(self.settings, candidate)
-        if game is None:
-            raise InfrastructureError(f"{self.settings.name}: candidate {candidate} is no game any more")
-        build(game, self._game_folder(candidate))
-
-    def forget(self, folder: Path) -> None:
-        """Take a damaged game out of the cache."""
-        shutil.rmtree(folder, ignore_errors=True)
-
-    def _game_folder(self, candidate: int) -> Path:
-        return self.folder / "games" / str(candidate)
-
-    def _make_content(self, candidate: int) -> str | None:
-        game = make(self.settings, candidate)
-        content = None if game is None else content_hash(game)
-        line = json.dumps({"candidate": candidate, "content": content}) + "\n"
-        if not self.folder.is_dir():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "settings.json").write_text(json.dumps(self.settings.described(), indent=1))
-        with (self.folder / "contents.jsonl").open("a") as file:
-            file.write(line)
-        return content
-
-    def _admit(self, content: str | None) -> None:
-        candidate = len(self._contents)
-        self._contents.append(content)
-        if content is not None and content not in self._seen:
-            self._seen.add(content)
-            self._slots[_SPLIT_OF_DIGIT[int(content[0], 16)]].append(candidate)
-
-    def _read_contents(self) -> None:
-        known = dict(self._stored_contents())
-        while len(self._contents) in known:
-            self._admit(known[len(self._contents)])
-
-    def _stored_contents(self) -> Iterator[tuple[int, str | None]]:
-        """Yield what is on file; a line cut short by an interruption is passed over and made again."""
-        path = self.folder / "contents.jsonl"
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            try:
-                entry = json.loads(line)
-                yield int(entry["candidate"]), entry["content"]
-            except (ValueError, KeyError, TypeError):
-                continue

@@ -109,7 +109,8 @@ def test_expert_wins_every_split(world: TextWorldEnvironment) -> None:
 
 
 def test_splits_share_no_game_and_grow_without_moving(game_cache: Path, small: dict[str, Any]) -> None:
-    from agentgym.environments.textworld.games import SPLIT_SHARES, GameSettings, GameStore, content_hash
+    from agentgym.environments.textworld.cache import SPLIT_SHARES, GameStore
+    from agentgym.environments.textworld.games import GameSettings, content_hash
     from agentgym.environments.textworld.games import make as make_game
 
     settings = GameSettings("coin_collector", level=1)
@@ -122,11 +123,11 @@ def test_splits_share_no_game_and_grow_without_moving(game_cache: Path, small: d
 
 
 def test_settings_that_run_out_of_games_say_so(game_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentgym.environments.textworld import games
+    from agentgym.environments.textworld import cache, games
 
-    monkeypatch.setattr(games, "_PATIENCE", 5)
+    monkeypatch.setattr(cache, "_PATIENCE", 5)
     monkeypatch.setattr(games, "content_hash", lambda game: "0" * 64)
-    store = games.GameStore(games.GameSettings(seed=99), game_cache)
+    store = cache.GameStore(games.GameSettings(seed=99), game_cache)
     with pytest.raises(TaskError, match=r"only 1 different games for split 'demo'"):
         store.candidate("demo", 1)
 
