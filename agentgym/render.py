@@ -2,11 +2,13 @@
 
 What a policy sampled is never re-tokenised: a conversation is one growing token buffer, onto which only the
 environment's new messages are rendered. `Renderer.check` proves at start-up, for the tokenizer and template in use,
-that the buffer grown this way equals the whole conversation rendered at once.
+that the buffer grown this way equals the whole conversation rendered at once. What a world says is text: where it
+spells a special token, such as the one that ends a turn, a space breaks it up.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -24,6 +26,7 @@ class Tokenizer(Protocol):
 
     eos_token: str | None
     eos_token_id: int | None
+    all_special_tokens: list[str]
 
     def apply_chat_template(self, conversation: list[dict[str, Any]], **kwargs: Any) -> Any:
         """Return the conversation as one text."""
@@ -51,6 +54,8 @@ class Renderer:
             )
         self.eos_token: str = tokenizer.eos_token
         self.eos_id: int = tokenizer.eos_token_id
+        special = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, special)))
         if not self._after_answer(()).startswith(self.eos_token):
             raise ConfigError(
                 "the chat template does not end an assistant's turn with the end-of-sequence token "
@@ -108,7 +113,7 @@ class Renderer:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    [_as_dict(message) for message in messages],
+                    [self._as_dict(message) for message in messages],
                     tools=list(tools) or None,
                     tokenize=False,
                     add_generation_prompt=answer_next,
@@ -116,6 +121,18 @@ class Renderer:
             )
         except Exception as error:  # the boundary: a template may raise anything
             raise ConfigError(f"the tokenizer cannot render a conversation: {error}") from error
+
+    def _as_dict(self, message: Message) -> dict[str, Any]:
+        content = message.content if message.role == "assistant" else self._special.sub(_apart, message.content)
+        entry: dict[str, Any] = {"role": message.role, "content": content}
+        if message.tool_calls:
+            entry["tool_calls"] = [
+                {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": dict(call.arguments)}}
+                for call in message.tool_calls
+            ]
+        if message.tool_call_id is not None:
+            entry["tool_call_id"] = message.tool_call_id
+        return entry
 
     def _after_answer(self, messages: Sequence[Message]) -> str:
         opening = [Message("user", "x"), Message("assistant", _PROBE)]
@@ -137,16 +154,9 @@ def _content(message: Message) -> str:
     return message.content + tool_calls_json(message.tool_calls)
 
 
-def _as_dict(message: Message) -> dict[str, Any]:
-    entry: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        entry["tool_calls"] = [
-            {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": dict(call.arguments)}}
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id is not None:
-        entry["tool_call_id"] = message.tool_call_id
-    return entry
+def _apart(special: re.Match[str]) -> str:
+    """Return a special token's text with a space in it, so that no world can end a turn or begin another's."""
+    return f"{special[0][0]} {special[0][1:]}"
 
 
 __all__ = ["Renderer", "Tokenizer"]
