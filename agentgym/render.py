@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
 
     eos_token: str | None
     eos_token_id: int | None
-    all_special_tokens: list[str]
+    added_tokens_decoder: dict[int, Any]
 
     def apply_chat_template(self, conversation: list[dict[str, Any]], **kwargs: Any) -> Any:
         """Return the conversation as one text."""
@@ -54,8 +54,8 @@ class Renderer:
             )
         self.eos_token: str = tokenizer.eos_token
         self.eos_id: int = tokenizer.eos_token_id
-        special = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, special)))
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | {self.eos_token}
+        self._special = re.compile("|".join(re.escape(token) for token in sorted(special, key=len, reverse=True)))
         if not self._after_answer(()).startswith(self.eos_token):
             raise ConfigError(
                 "the chat template does not end an assistant's turn with the end-of-sequence token "
