@@ -311,6 +311,8 @@ def _impossible_train(train: TrainConfig) -> Iterator[str]:
             yield f"train.group_size: found {train.group_size}; allowed: at least 2, {reason}"
         if train.scale == "group":
             yield f"train.group_size: found {train.group_size}; allowed: at least 2 with train.scale 'group'"
+    if train.by_component and train.advantage == "gae":
+        yield "train.by_component: found true; allowed: false with train.advantage 'gae', which values the sum"
     if train.minibatches > (episodes := train.groups * train.group_size):
         yield f"train.minibatches: found {train.minibatches}; allowed: at most the {episodes} episodes of a step"
 

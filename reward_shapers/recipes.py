@@ -12,6 +12,7 @@ from .gates import Level, accumulate
 from .gates import direct as direct_sum
 from .outcome import outcome as outcome_of
 from .step import step
+from .transforms import affine
 
 
 def outcome(signal: str = "won") -> Shaper:
@@ -19,11 +20,19 @@ def outcome(signal: str = "won") -> Shaper:
     return outcome_of(signal)
 
 
-def dense(progress: float = 0.3, score: float = 0.0, grounded: float = 0.0, outcome: str = "won") -> Shaper:
-    """Return the outcome and, whatever it is, what each turn brought: ``won + 0.3*progress``."""
+def dense(
+    progress: float = 0.3, score: float = 0.0, grounded: float = 0.0, ungrounded: float = 0.0, outcome: str = "won"
+) -> Shaper:
+    """Return the outcome and, whatever it is, what each turn brought: ``won + 0.3*progress``.
+
+    ``grounded`` pays for each action that the world could carry out, and so for long episodes too; ``ungrounded``
+    takes as much for each that it could not, and so does not.
+    """
     reward = outcome_of(outcome)
     for weighted in _steps(progress=progress, score=score, grounded=grounded):
         reward = reward + weighted.reward
+    if ungrounded:
+        reward = reward + ungrounded * step("grounded", low=0.0, high=1.0).then(affine(1.0, -1.0)).named("ungrounded")
     return reward
 
 

@@ -215,6 +215,10 @@ def test_wrong_value_says_what_was_found_and_what_is_allowed(key: str, value: ob
             {"train.group_size": 1, "train.advantage": "reinforce_pp", "train.scale": "group"},
             "train.group_size: found 1; allowed: at least 2 with train.scale 'group'",
         ),
+        (
+            {"train.by_component": True, "train.advantage": "gae"},
+            "train.by_component: found true; allowed: false with train.advantage 'gae'",
+        ),
         ({"train.minibatches": 97}, "train.minibatches: found 97; allowed: at most the 96 episodes of a step"),
         ({"train.token_budget": 9}, "train.token_budget: found 9; allowed: at least model.max_context (1536)"),
         ({"pretrain.batch_tokens": 9}, "pretrain.batch_tokens: found 9; allowed: at least model.max_context"),

@@ -19,7 +19,7 @@ from agentgym.policy.scripted import ScriptedPolicy, expert, random_admissible
 from agentgym.remote import WorkerPool
 from agentgym.rollout import Deadlines, Rollouts
 from agentgym.store import CONFIG, read_config
-from agentgym.train.observer import Observer
+from agentgym.train.observer import Observer, advancing
 from agentgym.types import Sampling, Task
 
 from .options import parsed
@@ -112,14 +112,7 @@ def _tasks(config: RunConfig, observer: Observer) -> list[Task]:
     try:
         tasks = list(environment.tasks(split)[: config.eval.final_games])
         observer.phase(f"prepare the {split} tasks", len(tasks))
-        done = 0
-
-        def progress(ready: int, _: int) -> None:
-            nonlocal done
-            observer.advance(ready - done)
-            done = ready
-
-        environment.prepare(split, count=len(tasks), workers=config.env.workers, progress=progress)
+        environment.prepare(split, count=len(tasks), workers=config.env.workers, progress=advancing(observer))
         return tasks
     finally:
         environment.close()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agentgym.errors import ConfigError, DeadlineError, PolicyError, missing_extra
+from agentgym.errors import ConfigError, DeadlineError, PolicyError, UsageError, missing_extra
 from agentgym.policy import Context
 from agentgym.render import Renderer
 from agentgym.types import Finish, Floats, Sample, TokenIds
@@ -296,6 +296,7 @@ class EmbeddedPolicy:
         self.model, self.version, self._lockstep = model, version, lockstep
         self._decoder = Decoder(model, self._renderer.eos_id)
         self._open: set[str] = set()
+        self._asked: set[str] = set()
         self._ended: set[str] = set()
         self._pending: list[_Request] = []
         self._stale = False
@@ -338,13 +339,20 @@ class EmbeddedPolicy:
             self._wake.set()
 
     async def act(self, context: Context, tools: tuple[dict[str, Any], ...] = ()) -> Sample:
-        """Sample an answer to ``context.token_ids_N``; see `Policy.act`."""
+        """Sample an answer to ``context.token_ids_N``; see `Policy.act`.
+
+        Raises:
+            UsageError: the rollout waits for an answer already.
+        """
+        if context.rollout_id in self._asked:
+            raise UsageError(f"rollout '{context.rollout_id}' waits for an answer already; a turn has one")
         loop = asyncio.get_running_loop()
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._wake = asyncio.Event()
             self._task = loop.create_task(self._serve())
         request = _Request(context, loop.create_future())
         self._pending.append(request)
+        self._asked.add(context.rollout_id)
         assert self._wake is not None
         self._wake.set()
         try:
@@ -353,6 +361,7 @@ class EmbeddedPolicy:
         except TimeoutError:
             raise DeadlineError(f"the embedded policy gave no answer within {context.deadline_s:g} s") from None
         finally:
+            self._asked.discard(context.rollout_id)
             if request in self._pending:
                 self._pending.remove(request)
 

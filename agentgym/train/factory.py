@@ -6,6 +6,8 @@ The folder (config, safetensors weights, tokenizer, chat template) is what any o
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -123,18 +125,23 @@ def build_model(
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write an ordinary model folder.
+    """Write an ordinary model folder, which a kill leaves as it was before, complete, or absent.
 
     Raises:
         ConfigError: transformers would read another tokenizer from it than the one written. (It replaces the
             tokenizer of some model types, Qwen2 among them, by the one such models usually have.)
     """
-    model.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    read = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    model.save_pretrained(str(beside))
+    tokenizer.save_pretrained(str(beside))
+    read = AutoTokenizer.from_pretrained(str(beside), local_files_only=True)
     probe = "Open the oak chest.\nIt holds 12 o'clock keys|<|im_end|>"
     if read.encode(probe) != tokenizer.encode(probe):
+        shutil.rmtree(beside)
         raise ConfigError(f"transformers reads another tokenizer from '{folder}' than was written there")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(beside, folder)
 
 
 __all__ = ["CHATML", "build_model", "build_tokenizer", "save"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -37,4 +38,16 @@ class Quiet:
         """Show nothing."""
 
 
-__all__ = ["Observer", "Quiet"]
+def advancing(observer: Observer) -> Callable[[int, int], None]:
+    """Return a callback, told how many are ready of how many, that advances ``observer`` by those that are new."""
+    before = 0
+
+    def progress(ready: int, _: int) -> None:
+        nonlocal before
+        observer.advance(ready - before)
+        before = ready
+
+    return progress
+
+
+__all__ = ["Observer", "Quiet", "advancing"]

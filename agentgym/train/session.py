@@ -22,7 +22,7 @@ from agentgym.rollout import Deadlines, Request, Rollouts, completed
 from agentgym.store import RunFolder
 from agentgym.train.checkpoint import Checkpoints
 from agentgym.train.learner import Learner
-from agentgym.train.observer import Observer
+from agentgym.train.observer import Observer, advancing
 from agentgym.types import Outcome, Sampling, Task, Trajectory
 
 State = dict[str, Any]
@@ -63,13 +63,11 @@ class Session:
         """Return the first ``count`` tasks of a split, ready to be played."""
         tasks = self.environment.tasks(split)[:count]
         self.observer.phase(f"prepare the {split} tasks", len(tasks))
-        done = 0
+        advance = advancing(self.observer)
 
-        def progress(ready: int, total: int) -> None:
-            nonlocal done
+        def progress(ready: int, wanted: int) -> None:
             self.leave_if_asked()
-            self.observer.advance(ready - done)
-            done = ready
+            advance(ready, wanted)
 
         prepare = partial(
             self.environment.prepare, split, count=count, workers=self.config.env.workers, progress=progress

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from agentgym.config import PretrainConfig, WarmstartConfig
@@ -43,7 +40,7 @@ async def starting_model(session: Session) -> tuple[Any, Any]:
             max_context=config.max_context,
             seed=session.config.seed,
         )
-        _save_whole(model, tokenizer, folder)
+        save(model, tokenizer, folder)
     return load(folder, dtype=config.dtype)
 
 
@@ -130,15 +127,6 @@ async def _corpus(session: Session) -> list[str]:
 async def _random_plays(session: Session, plays: int) -> list[Trajectory]:
     tasks = await session.tasks(session.config.train.split, session.train_tasks())
     return await session.play("play at random", tasks * plays, ScriptedPolicy(random_admissible))
-
-
-def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a model folder that a kill leaves complete or absent."""
-    beside = folder.with_name(f".{folder.name}.partial")
-    for leftover in (beside, folder):
-        shutil.rmtree(leftover, ignore_errors=True)
-    save(model, tokenizer, beside)
-    os.replace(beside, folder)
 
 
 __all__ = ["demonstrations", "pretrain", "starting_model", "warmstart"]

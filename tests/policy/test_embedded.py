@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from agentgym.errors import ConfigError, DeadlineError, PolicyError
+from agentgym.errors import ConfigError, DeadlineError, PolicyError, UsageError
 from agentgym.policy import Context
 from agentgym.policy.embedded import EmbeddedPolicy, load
 from agentgym.train.factory import build_model, build_tokenizer, save
@@ -405,6 +405,23 @@ def test_who_is_too_late_does_not_hold_up_the_others(
         check(model, quick, sample)
         longer = np.concatenate([quick, sample.token_ids_N, quick])
         check(model, longer, await policy.act(context("quick", longer, 1)))
+
+    run(scene())
+
+
+@pytest.mark.parametrize("lockstep", [True, False])
+def test_a_turn_has_one_answer(model: Any, make_policy: Callable[..., EmbeddedPolicy], lockstep: bool) -> None:
+    policy, prompt = make_policy(model, lockstep=lockstep), words(np.random.default_rng(0), 9)
+
+    async def scene() -> None:
+        policy.begin("a")
+        first = asyncio.create_task(policy.act(context("a", prompt)))
+        await asyncio.sleep(0)
+        with pytest.raises(UsageError, match="rollout 'a' waits for an answer already"):
+            await policy.act(context("a", prompt))
+        sample = await first
+        check(model, prompt, sample)
+        await policy.act(context("a", np.concatenate([prompt, sample.token_ids_N, prompt])))
 
     run(scene())
 

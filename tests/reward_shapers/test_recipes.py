@@ -28,6 +28,7 @@ def not_a_reward() -> int:
         ("outcome", {"signal": "solved"}, "solved"),
         ("dense", {}, "won + 0.3*progress"),
         ("dense", {"progress": 1, "grounded": 0.1}, "won + 1*progress + 0.1*grounded"),
+        ("dense", {"progress": 0.0, "ungrounded": 0.1}, "won + 0.1*ungrounded"),
         ("gated", {}, "(0.1*grounded | progress > 0 & won > 0) + (0.3*progress | won > 0) + won"),
         ("gated", {"grounded": 0.0, "threshold": 0.5}, "(0.3*progress | won > 0.5) + won"),
         ("direct", {}, "0.1*grounded + 0.3*progress + won"),
