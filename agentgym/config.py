@@ -100,10 +100,13 @@ class RewardConfig(Section):
 
 
 class PretrainConfig(Section):
-    """A first reading of the training worlds: language modelling on what a random player meets, no expert involved."""
+    """A first reading of the worlds: language modelling on what a random player meets, no expert involved."""
 
+    split: str = "train"
+    tasks: Count | None = None
+    "So many tasks of the split; left out: as many as are trained on."
     plays: Whole = 4
-    "Random episodes of each training task; 0, or a model with a path: no first reading."
+    "Random episodes of each of these tasks; 0, or a model with a path: no first reading."
     lr: Positive = 2e-3
     batch_tokens: Count = 4096
     "Tokens of one step; holds at least one full context."

@@ -12,7 +12,8 @@
     └── InfrastructureError      nobody's in the conversation: a world, worker or engine failed. Never scored.
         ├── WorkerDiedError      … a world's process is gone
         ├── DeadlineError        … something did not answer in time (also a TimeoutError)
-        └── PolicyError          … the policy's engine failed
+        ├── PolicyError          … the policy's engine failed
+        └── JudgeError           … a judge gave no verdict
 
 What a *policy* does wrong (an unknown command, a malformed call) is never an error: it is observed and scored.
 
@@ -70,6 +71,10 @@ class PolicyError(InfrastructureError):
     """The policy's engine failed."""
 
 
+class JudgeError(InfrastructureError):
+    """A judge gave no verdict. What it was asked about is unmeasured."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Return the error for an unknown ``name``, with the nearest known one and the list.
 
@@ -92,6 +97,7 @@ __all__ = [
     "ConfigError",
     "DeadlineError",
     "InfrastructureError",
+    "JudgeError",
     "MissingExtraError",
     "PolicyError",
     "StoredRunError",

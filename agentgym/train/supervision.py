@@ -49,9 +49,10 @@ async def pretrain(session: Session, model: Any, tokenizer: Any, state: State | 
     if session.config.model.path is not None or not session.config.pretrain.plays or not session.train_tasks():
         return
     renderer = session.policy(model, tokenizer).renderer
-    plays = await _random_plays(session, session.config.pretrain.plays)
+    config = session.config.pretrain
+    plays = await _random_plays(session, config.split, config.tasks or session.train_tasks(), config.plays)
     shown = [imitation.as_row(renderer, trajectory, read=True) for trajectory in plays]
-    await _supervise(session, "pretrain", "read the worlds", session.config.pretrain, model, shown, state)
+    await _supervise(session, "pretrain", "read the worlds", config, model, shown, state)
 
 
 async def warmstart(session: Session, model: Any, tokenizer: Any, state: State | None) -> dict[str, Any]:
@@ -113,7 +114,10 @@ async def _supervise(
 
 async def _corpus(session: Session) -> list[str]:
     """Return what there is to read: the demonstrations, and what a random player meets in the training tasks."""
-    episodes = await _random_plays(session, 1)
+    train, pretrain = session.config.train, session.config.pretrain
+    episodes = await _random_plays(session, train.split, session.train_tasks(), 1)
+    if pretrain.plays and (pretrain.split, pretrain.tasks) != (train.split, None):
+        episodes += await _random_plays(session, pretrain.split, pretrain.tasks or session.train_tasks(), 1)
     if session.config.warmstart.episodes:
         episodes += await demonstrations(session)
     return [
@@ -124,8 +128,8 @@ async def _corpus(session: Session) -> list[str]:
     ] + [turn.sample.message.content for trajectory in episodes for turn in trajectory.turns]
 
 
-async def _random_plays(session: Session, plays: int) -> list[Trajectory]:
-    tasks = await session.tasks(session.config.train.split, session.train_tasks())
+async def _random_plays(session: Session, split: str, count: int, plays: int) -> list[Trajectory]:
+    tasks = await session.tasks(split, count)
     return await session.play("play at random", tasks * plays, ScriptedPolicy(random_admissible))
 
 
