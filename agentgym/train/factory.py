@@ -33,8 +33,7 @@ def build_tokenizer(
     """Return a ChatML tokenizer trained on ``texts``.
 
     ``word``: lower-cased words, punctuation marks and line breaks, one token each, the most frequent ``vocab_size`` of
-    them; decoding puts one space between tokens. A number that ends a word (``box12``) is a token of its own, ``##12``,
-    so that a name never met before is still made of what is known. ``bpe``: byte-level pairs, which lose nothing.
+    them; decoding puts one space between tokens. ``bpe``: byte-level pairs, which lose nothing.
 
     Raises:
         ConfigError: ``vocab_size`` is too small to hold the tokens every conversation needs.
@@ -44,10 +43,8 @@ def build_tokenizer(
         raise ConfigError(f"model.vocab_size is {vocab_size}; a {kind} vocabulary needs at least {least}")
     if kind == "word":
         raw = FastTokenizer(models.WordLevel(unk_token="<|unk|>"))
-        apart = normalizers.Replace(Regex(r"(?<=[a-z])(?=\d)"), " ##")
-        raw.normalizer = normalizers.Sequence([normalizers.Lowercase(), apart])
-        raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n|##\d+|\w[\w'’-]*|[^\s\w]"), "removed", invert=True)
-        raw.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+        raw.normalizer = normalizers.Lowercase()
+        raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n|\w[\w'’-]*|[^\s\w]"), "removed", invert=True)
         trainer: Any = trainers.WordLevelTrainer(
             vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False
         )

@@ -63,13 +63,6 @@ def test_words_are_decoded_with_one_space_between_them() -> None:
     assert words.decode(ids) == "open the chest , \n take it's brass-key ."
 
 
-def test_a_number_that_ends_a_word_is_a_token_of_its_own() -> None:
-    tokenizer = build_tokenizer(["box7 room12 key 7"], kind="word", vocab_size=40, max_context=64)
-    ids = tokenizer.encode("Box12, key7 in room 7")
-    assert tokenizer.convert_ids_to_tokens(ids) == ["box", "##12", "<|unk|>", "key", "##7", "<|unk|>", "room", "7"]
-    assert tokenizer.decode(tokenizer.encode("open Box12 7")) == "<|unk|> box12 7"
-
-
 def test_an_unknown_word_is_one_token() -> None:
     words = tokenizer("word")
     assert words.encode("take the xyzzy", add_special_tokens=False)[-1] == words.unk_token_id
