@@ -148,6 +148,8 @@ class TrainConfig(Section):
     weight_decay: NotNegative = 0.01
     warmup_steps: Whole = 5
     "Steps in which the learning rate rises from 0."
+    decay: Fraction = 0.0
+    "Share of the steps, the last ones, over which it falls, linearly, to a twentieth."
     advantage: Literal["turn_rtg_loo", "rloo", "dr_grpo", "grpo", "reinforce_pp", "gae"] = "turn_rtg_loo"
     "Estimator of `agentgym.train.advantage`."
     gamma: Fraction = 1.0

@@ -36,7 +36,7 @@ class Learner:
     Args:
         token_budget: most tokens of one forward and backward pass, padding included.
         warmup_steps: steps over which the learning rate rises to ``lr``.
-        decay_steps: step at which it has fallen, linearly, to a twentieth of ``lr``; None: it stays.
+        decay_steps: the last so many of ``total_steps``, over which it falls, linearly, to a twentieth of ``lr``.
         muon: step the hidden matrices by Muon instead of AdamW. It learns from text in fewer steps, and amplifies the
             noise of a policy gradient.
         objective: the weights of the terms of `reinforce`.
@@ -51,7 +51,8 @@ class Learner:
         max_grad_norm: float,
         token_budget: int,
         warmup_steps: int = 0,
-        decay_steps: int | None = None,
+        decay_steps: int = 0,
+        total_steps: int = 0,
         muon: bool = False,
         objective: Objective = Objective(),
     ) -> None:
@@ -61,7 +62,7 @@ class Learner:
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self._token_budget, self._max_grad_norm = token_budget, max_grad_norm
-        self._lr, self._warmup_steps, self._decay_steps = lr, warmup_steps, decay_steps
+        self._lr, self._warmup_steps, self._decay_steps, self._total_steps = lr, warmup_steps, decay_steps, total_steps
         self.steps = 0
         "Optimiser steps taken, which is also the version of the weights."
         self.optimizers = _optimizers(model, self.value_head, lr=lr, weight_decay=weight_decay, muon=muon)
@@ -178,7 +179,8 @@ class Learner:
     def _rate(self) -> float:
         """Return the learning rate of the step to be taken."""
         rising = min(1.0, (self.steps + 1) / (self._warmup_steps + 1))
-        falling = 1.0 if self._decay_steps is None else max(0.05, 1 - self.steps / self._decay_steps)
+        left = (self._total_steps - self.steps) / self._decay_steps if self._decay_steps else 1.0
+        falling = min(1.0, max(0.05, left))
         return self._lr * rising * falling
 
     def _likelihood(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -91,6 +91,7 @@ async def _supervise(
         weight_decay=session.config.warmstart.weight_decay,
         warmup_steps=min(20, steps_an_epoch),
         decay_steps=steps_an_epoch * config.max_epochs,
+        total_steps=steps_an_epoch * config.max_epochs,
         muon=True,
     )
     progress = imitation.Progress()

@@ -93,11 +93,14 @@ class Trainer:
     async def _reinforce(self, model: Any, tokenizer: Any, state: State | None) -> None:
         """Take the configured steps."""
         config = self.config
+        updates = config.train.steps * config.train.minibatches
         learner = self._session.learner(
             model,
             lr=config.train.lr,
             weight_decay=config.train.weight_decay,
             warmup_steps=config.train.warmup_steps,
+            decay_steps=round(config.train.decay * updates),
+            total_steps=updates,
             objective=self._objective(),
         )
         step = 0

@@ -173,7 +173,7 @@ def test_continued_at_any_epoch_it_ends_with_the_same_weights(
         for _ in islice(epochs(learned, train, valid, progress, batch_tokens=16, seed=5), until - progress.epoch):
             pass
 
-    whole, first, second = (learner(make_model(), warmup_steps=3, decay_steps=12) for _ in range(3))
+    whole, first, second = (learner(make_model(), warmup_steps=3, decay_steps=12, total_steps=12) for _ in range(3))
     straight, before = Progress(), Progress()
     go_on(whole, straight, 4)
     go_on(first, before, boundary)

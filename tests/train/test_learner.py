@@ -253,13 +253,20 @@ def test_gradients_are_clipped_to_the_norm_asked_for(make_model: Make, trajector
 
 def test_the_rate_rises_then_falls_to_a_twentieth(make_model: Make, trajectory: Make) -> None:
     row = rows(trajectory(), np.ones(2))
-    learned = learner(make_model(), lr=1.0, weight_decay=0.0, warmup_steps=3, decay_steps=10)
+    learned = learner(make_model(), lr=1.0, weight_decay=0.0, warmup_steps=3, decay_steps=10, total_steps=10)
     rates = []
     for _ in range(12):
         rates.append(learned.imitate(row)["lr"])
     assert rates[:4] == pytest.approx([0.25, 0.5 * 0.9, 0.75 * 0.8, 0.7])
     assert rates[-2:] == [0.05, 0.05]
     assert learned.steps == 12
+
+
+def test_the_rate_may_stay_and_fall_at_the_end_only(make_model: Make, trajectory: Make) -> None:
+    row = rows(trajectory(), np.ones(2))
+    learned = learner(make_model(), lr=1.0, weight_decay=0.0, warmup_steps=0, decay_steps=4, total_steps=8)
+    rates = [learned.imitate(row)["lr"] for _ in range(9)]
+    assert rates == pytest.approx([1.0] * 5 + [0.75, 0.5, 0.25, 0.05])
 
 
 def test_imitating_lowers_the_likelihood_it_reports(make_model: Make, trajectory: Make) -> None:
