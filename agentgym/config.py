@@ -148,7 +148,19 @@ class TrainConfig(Section):
     weight_decay: NotNegative = 0.01
     warmup_steps: Whole = 5
     "Steps in which the learning rate rises from 0."
-    advantage: Literal["turn_rtg_loo", "rloo", "dr_grpo", "grpo", "reinforce_pp", "gae"] = "turn_rtg_loo"
+    advantage: Literal[
+        "turn_rtg_loo",
+        "rloo",
+        "dr_grpo",
+        "grpo",
+        "rank",
+        "rank_least",
+        "gigpo_loo",
+        "gigpo",
+        "rtmc",
+        "reinforce_pp",
+        "gae",
+    ] = "turn_rtg_loo"
     "Estimator of `agentgym.train.advantage`."
     gamma: Fraction = 1.0
     "Discount of one turn."

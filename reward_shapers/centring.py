@@ -150,7 +150,7 @@ def _rewrite(
 
 def _at(measured: Measured, claim: Claim, reference: Reference) -> Reals:
     if isinstance(reference, Shaper):
-        return measured.amounts_GT(reference, "trajectory")[claim.trajectory, 0]
+        return np.asarray(measured.amounts_GT(reference, "trajectory")[claim.trajectory, 0])
     return np.full(len(claim.value), float(reference))
 
 

@@ -186,7 +186,7 @@ def _average(r_MGT: Reals, weight_M: Reals | None = None) -> Reals:
     weight_MGT = known_MGT * (np.ones(len(r_MGT)) if weight_M is None else weight_M)[:, None, None]
     total_GT = weight_MGT.sum(0)
     summed_GT = (weight_MGT * np.where(known_MGT, r_MGT, 0.0)).sum(0)
-    return np.divide(summed_GT, total_GT, out=np.full(total_GT.shape, np.nan), where=total_GT > 0)
+    return np.where(total_GT > 0, summed_GT / np.where(total_GT > 0, total_GT, 1.0), np.nan)
 
 
 def _least(r_MGT: Reals, lows: Sequence[float]) -> Reals:
