@@ -12,6 +12,7 @@ import numpy as np
 
 from agentgym.claims import Claim, Measured
 from agentgym.errors import ConfigError, unknown_name
+from agentgym.ledger import WHOLE
 from agentgym.reward import Gate, Openness, Rewrite, Scope, Shaper, above, finite, signal
 
 Comparison = Literal[">", ">=", "<", "<="]
@@ -96,7 +97,7 @@ def before_last(reward: Shaper) -> Shaper:
     """Return ``reward`` without its entries at the last turn, where nothing can be earned: they are ineligible."""
 
     def apply(measured: Measured, claim: Claim) -> Claim:
-        last = claim.turn == measured.turns_G[claim.trajectory] - 1
+        last = (claim.turn != WHOLE) & (claim.turn == measured.turns_G[claim.trajectory] - 1)
         return replace(claim, eligible=claim.eligible & ~last)
 
     change = Rewrite("before_last({})", apply, lambda low, high: (min(low, 0.0), max(high, 0.0)))

@@ -21,8 +21,8 @@ def delta(reward: Shaper) -> Shaper:
     """Return the step scores of ``reward`` as differences: r_k = p_k − p_{k+1}, r_{K−1} = p_{K−1}, r_K = 0 (Delta).
 
     The return from step k on is then p_k, however many steps there are: a trivial step repeated earns nothing. The
-    last step is the answer and earns nothing here, so its entry is ineligible. Source: arXiv 2410.15115. A step's pay
-    depends on the next step's score.
+    last step is the answer and earns nothing here, so its entry is ineligible. Source: arXiv 2410.15115. Breaks the law
+    that a turn's reward does not depend on what follows, by design: it is what makes the sum telescope.
 
     Raises:
         ConfigError: the reward pays something that belongs to no turn.

@@ -174,6 +174,14 @@ def test_length_is_punished_where_the_task_is_solved_often_enough():
     assert totals(reward, *mixed((0, 3), (0, 4))) == [0, 0]
 
 
+@pytest.mark.parametrize("make", [posterior, citation, citation_unscaled, renorm, trusted])
+def test_an_empty_group_and_an_episode_without_turns_can_be_priced(make: Callable[[Shaper, Shaper], Shaper]):
+    reward = make(WON, THINK)
+    assert reward(Group(())) == []
+    assert not math.isnan(totals(reward, episode(0, won=1, think=0.5), episode(won=0, think=0.5))[0])
+    assert price(before_last(WON), turns=0, won=1).total() == 1
+
+
 # ------------------------------------------------------------------------------------------------ schedules
 
 
