@@ -50,6 +50,10 @@ class Claim:
         both = np.where((self.openness == 0) | (openness == 0), 0.0, self.openness * openness)
         return replace(self, openness=both, gates=f"{self.gates} & {gate}" if self.gates else gate)
 
+    def weighted(self) -> Claim:
+        """Return the claim with its weight taken into its value."""
+        return replace(self, value=self.weight * self.value, weight=1.0)
+
     def status(self) -> NDArray[np.int8]:
         """Return the `Status` of each row. A shut gate decides whatever the value, an undecided one leaves it open."""
         status = np.where(np.isnan(self.openness * self.value), Status.UNMEASURED, Status.PAID).astype(np.int8)
@@ -166,6 +170,12 @@ class Measured:
             each = "turn of each trajectory" if scope == "turn" else "trajectory"
             raise UsageError(f"reward '{name}' must return a finite amount, or None, for each {each}")
         claim.raw[:] = np.concatenate([np.empty(0), *(row.reshape(-1) for row in rows)])
+        return claim
+
+    def laid_out(self, component: str, scope: Scope, amount_GT: Reals) -> Claim:
+        """Return amounts at each turn (G, T), or of each whole trajectory (G, 1), as a claim; NaN is unmeasured."""
+        claim = self._blank(component, scope, "")
+        claim.raw[:] = amount_GT[claim.trajectory, 0 if scope == "trajectory" else claim.turn]
         return claim
 
     def _blank(self, component: str, scope: Scope, item: str) -> Claim:

@@ -150,7 +150,19 @@ class TrainConfig(Section):
     "Steps in which the learning rate rises from 0."
     decay: Fraction = 0.0
     "Share of the steps, the last ones, over which it falls, linearly, to a twentieth."
-    advantage: Literal["turn_rtg_loo", "rloo", "dr_grpo", "grpo", "reinforce_pp", "gae"] = "turn_rtg_loo"
+    advantage: Literal[
+        "turn_rtg_loo",
+        "rloo",
+        "dr_grpo",
+        "grpo",
+        "rank",
+        "rank_least",
+        "gigpo_loo",
+        "gigpo",
+        "rtmc",
+        "reinforce_pp",
+        "gae",
+    ] = "turn_rtg_loo"
     "Estimator of `agentgym.train.advantage`."
     gamma: Fraction = 1.0
     "Discount of one turn."

@@ -63,6 +63,28 @@ class Transform:
     "Return the new ``value`` column (N,) of a claim; what is unmeasured stays so."
     bounds: Callable[[float, float], tuple[float, float]]
 
+    def rewrite(self) -> Rewrite:
+        """Return the same change as one that could look further."""
+
+        def apply(_: Measured, claim: Claim) -> Claim:
+            return replace(claim, value=np.where(np.isnan(claim.value), np.nan, self.apply(claim)))
+
+        return Rewrite(self.form, apply, self.bounds)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewrite:
+    """A change of an amount by more than the amount itself: other turns, other rewards, siblings, the training step."""
+
+    form: str
+    "How it prints, as of a `Transform`."
+    apply: Callable[[Measured, Claim], Claim]
+    "Return the claim changed; its weight is in its ``value`` already."
+    bounds: Callable[[float, float], tuple[float, float]]
+    signals: frozenset[str] = frozenset()
+    "Names of the signals it reads besides those of what it changes."
+    needs_group: bool = False
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gate:
@@ -171,19 +193,19 @@ class Shaper:
             self.needs_group or gate.needs_group,
         )
 
-    def then(self, transform: Transform) -> Shaper:
-        """Return the reward with each amount, its weight included, changed by ``transform``."""
+    def then(self, change: Transform | Rewrite) -> Shaper:
+        """Return the reward with each amount, its weight included, changed by ``change``."""
+        rewrite = change.rewrite() if isinstance(change, Transform) else change
 
-        def change(claim: Claim) -> Claim:
-            weighted = replace(claim, value=claim.weight * claim.value, weight=1.0)
-            changed = np.where(np.isnan(weighted.value), np.nan, transform.apply(weighted))
-            return replace(weighted, value=changed)
+        def claims(measured: Measured) -> tuple[Claim, ...]:
+            return tuple(rewrite.apply(measured, claim.weighted()) for claim in measured.claims(self))
 
-        return replace(
-            self,
-            name=transform.form.format(self.name),
-            parts=tuple(part.mapped(transform.bounds) for part in self.parts),
-            claims=lambda measured: tuple(change(claim) for claim in measured.claims(self)),
+        return Shaper(
+            rewrite.form.format(self.name),
+            tuple(part.mapped(rewrite.bounds) for part in self.parts),
+            claims,
+            self.signals | rewrite.signals,
+            self.needs_group or rewrite.needs_group,
         )
 
     def __add__(self, other: Shaper) -> Shaper:
@@ -329,6 +351,7 @@ __all__ = [
     "Gate",
     "Openness",
     "Part",
+    "Rewrite",
     "Scope",
     "Shaper",
     "Transform",

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentgym.ledger import Ledger
 from agentgym.reward import Shaper
-from agentgym.train.advantage import GroupRewards, Scale, TurnBaseline, estimate, has_signal
+from agentgym.train.advantage import (
+    ESTIMATORS,
+    GroupRewards,
+    NegativeScaling,
+    Scale,
+    TurnBaseline,
+    coded,
+    estimate,
+    has_signal,
+)
 from agentgym.types import Group, Trajectory
 
 Reals = NDArray[np.float64]
+Signature = Callable[[Trajectory], Sequence[Hashable]]
+"""Something for each turn of a trajectory that is equal where the turns count as alike."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +45,16 @@ def price(shaper: Shaper, groups: Sequence[Group]) -> list[Priced]:
     return [Priced(group, tuple(shaper(group))) for group in groups]
 
 
+def observed(trajectory: Trajectory) -> list[Hashable]:
+    """Return for each turn the text of the observation it answers: GiGPO's state."""
+    return ["\n".join(message.content for message in turn.observation) for turn in trajectory.turns]
+
+
+def answered(trajectory: Trajectory) -> list[Hashable]:
+    """Return the text that each turn answered with."""
+    return [turn.sample.message.content for turn in trajectory.turns]
+
+
 @dataclass(frozen=True, slots=True)
 class Crediting:
     """How credit becomes an advantage: the settings of `agentgym.train.advantage.estimate`."""
@@ -43,6 +64,12 @@ class Crediting:
     lam: float = 1.0
     by_component: bool = False
     scale: Scale = "none"
+    negative: NegativeScaling | None = None
+    success: str = "won"
+    "Signal of the trajectory that says by being above 0 that it succeeded; ``negative`` reads it."
+    state: Signature = observed
+    "What the turns are compared by, where the estimator compares states."
+    action: Signature = answered
 
 
 def advantages(
@@ -54,7 +81,7 @@ def advantages(
     rollout's end, or None. ``baseline`` is read and then
     updated, so that a group is never measured against itself.
     """
-    grids = [group_rewards(p, v) for p, v in zip(priced, values, strict=True)]
+    grids = [_compared(group_rewards(p, v), p, crediting) for p, v in zip(priced, values, strict=True)]
     result = estimate(
         grids,
         name=crediting.name,
@@ -63,6 +90,7 @@ def advantages(
         by_component=crediting.by_component,
         scale=crediting.scale,
         baseline=baseline,
+        negative=crediting.negative,
     )
     baseline.update(grids)
     return result
@@ -79,7 +107,7 @@ def value_targets(
     known = [value_GT for value_GT in values if value_GT is not None]
     if len(known) < len(values):
         return [None] * len(values)
-    grids = [group_rewards(p, v) for p, v in zip(priced, known, strict=True)]
+    grids = [_compared(group_rewards(p, v), p, crediting) for p, v in zip(priced, known, strict=True)]
     unscaled = estimate(grids, name=crediting.name, gamma=crediting.gamma, lam=crediting.lam)
     return [advantage_GT + value_GT[:, :-1] for advantage_GT, value_GT in zip(unscaled, known, strict=True)]
 
@@ -119,6 +147,24 @@ def viable(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     return [t for t in trajectories if t.stop.scored and t.turns]
 
 
+def _compared(grid: GroupRewards, priced: Priced, crediting: Crediting) -> GroupRewards:
+    """Return the grid with the states, actions and successes that the settings ask for."""
+    if ESTIMATORS[crediting.name].states:
+        states, actions = (
+            coded([signature(t) for t in priced.trajectories]) for signature in (crediting.state, crediting.action)
+        )
+        grid = replace(grid, states_GT=states, actions_GT=actions)
+    if crediting.negative is not None:
+        grid = replace(grid, solved_G=np.array([_solved(t, crediting.success) for t in priced.trajectories]))
+    return grid
+
+
+def _solved(trajectory: Trajectory, name: str) -> float:
+    """Return 1 or 0 by the trajectory's signal ``name``, NaN where it is unmeasured."""
+    signal = trajectory.signal(name)
+    return float("nan") if signal is None or signal.value is None else float(signal.value > 0)
+
+
 def _weights(ledgers: Sequence[Ledger]) -> Reals:
     """Return the weight (C,) under which each component was paid, 1 where none was or they differ."""
     weights = np.ones(len(ledgers[0].component_names))
@@ -133,4 +179,16 @@ def _family(trajectory: Trajectory) -> str:
     return trajectory.task.id.rsplit("/", 1)[0]
 
 
-__all__ = ["Crediting", "Priced", "advantages", "group_rewards", "has_signal", "price", "value_targets", "viable"]
+__all__ = [
+    "Crediting",
+    "Priced",
+    "Signature",
+    "advantages",
+    "answered",
+    "group_rewards",
+    "has_signal",
+    "observed",
+    "price",
+    "value_targets",
+    "viable",
+]

@@ -1,0 +1,74 @@
+"""A length penalty that waits until the task is solved often enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from agentgym.claims import Claim, Measured
+from agentgym.errors import ConfigError
+from agentgym.reward import Gate, Openness, Part, Shaper, above
+from agentgym.types import Trajectory
+
+from .sequences import sampled_tokens
+from .transforms import logistic
+
+
+def conditional_length(
+    outcome: Shaper, *, alpha: float, pass_rate: float, length: Callable[[Trajectory], float] = sampled_tokens
+) -> Shaper:
+    """Return ``R_o − α·σ((len − mean)/std)`` for the solved of a group that is solved often enough, else ``R_o``.
+
+    Mean and std are over the solved trajectories of the group. Source: GRPO-λ, arXiv 2505.18086, which turns the
+    penalty on for the groups of a batch with the highest share of solved trajectories (the top 20 %); a reward sees
+    one group, so the share from which on it applies is given, as ``pass_rate``.
+
+    Raises:
+        ConfigError: ``alpha`` is not within 0 and 1, where it could outweigh success, or ``pass_rate`` is not.
+    """
+    for name, value in (("alpha", alpha), ("pass_rate", pass_rate)):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name} of conditional_length is {value}; it must be within 0 and 1")
+    penalty = relative_length(outcome, length).when(above(outcome, 0.0) & solved_often(outcome, pass_rate))
+    return outcome - alpha * penalty
+
+
+def relative_length(outcome: Shaper, length: Callable[[Trajectory], float] = sampled_tokens) -> Shaper:
+    """Return ``σ((len − mean)/std)``, the mean and deviation (ddof 0) over the group's solved trajectories, in (0, 1).
+
+    Where all solved ones are as long as each other it is ½; where none is solved, 0.
+    """
+    name = "relative_length"
+
+    def claims(measured: Measured) -> tuple[Claim, ...]:
+        length_G = np.array([length(trajectory) for trajectory in measured.group.trajectories], np.float64)
+        solved_G = measured.amounts_GT(outcome, "trajectory")[:, 0] > 0
+        return (measured.laid_out(name, "trajectory", _standing(length_G, solved_G)[:, None]),)
+
+    return Shaper(name, (Part(name, "trajectory", 0.0, 1.0),), claims, outcome.signals, needs_group=True)
+
+
+def solved_often(outcome: Shaper, pass_rate: float) -> Gate:
+    """Return the gate that is open where at least ``pass_rate`` of the group's measured trajectories are solved."""
+
+    def decide(measured: Measured) -> Openness:
+        paid_G = measured.amounts_GT(outcome, "trajectory")[:, 0]
+        known_G = ~np.isnan(paid_G)
+        share = (paid_G[known_G] > 0).mean() if known_G.any() else np.nan
+        open_ = np.nan if np.isnan(share) else float(share >= pass_rate)
+        return np.full((len(paid_G), 1), open_)
+
+    return Gate(f"solved({outcome.name}) >= {pass_rate:g}", decide, outcome.signals, needs_group=True)
+
+
+def _standing(length_G: np.ndarray[tuple[int], np.dtype[np.float64]], solved_G: object) -> Openness:
+    among = length_G[np.asarray(solved_G, np.bool_)]
+    if not len(among):
+        return np.zeros(len(length_G))
+    deviation = among.std()
+    gap_G = length_G - among.mean()
+    return logistic(gap_G / deviation if deviation > 0 else np.zeros(len(length_G)))
+
+
+__all__ = ["conditional_length", "relative_length", "solved_often"]
