@@ -47,11 +47,13 @@ class Switch:
 End = float | Ramp | Switch
 
 
-def _at(end: End, step: int) -> float:
+def end_at(end: End, step: int) -> float:
+    """Return the number at training step ``step``."""
     return end.at(step) if isinstance(end, Ramp | Switch) else end
 
 
-def _extremes(end: End) -> tuple[float, ...]:
+def extremes_of(end: End) -> tuple[float, ...]:
+    """Return the numbers between which ``end`` moves."""
     return (end.first, end.last) if isinstance(end, Ramp | Switch) else (end,)
 
 
@@ -78,7 +80,7 @@ class Scale:
     high: End = 1.0
 
     def __post_init__(self) -> None:
-        for end in (*_extremes(self.low), *_extremes(self.high)):
+        for end in (*extremes_of(self.low), *extremes_of(self.high)):
             finite("end of a scale", end)
         turning = {0}.union(*(_turns_at(end) for end in (self.low, self.high)))
         for step in turning:
@@ -88,12 +90,12 @@ class Scale:
 
     def at(self, step: int) -> tuple[float, float]:
         """Return both ends at training step ``step``."""
-        return _at(self.low, step), _at(self.high, step)
+        return end_at(self.low, step), end_at(self.high, step)
 
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the most that is paid at any step."""
-        return min(_extremes(self.low)), max(_extremes(self.high))
+        return min(extremes_of(self.low)), max(extremes_of(self.high))
 
 
 UNIT = Scale(0.0, 1.0)
@@ -118,4 +120,4 @@ def scaled(name: str, price: Price, scale: Scale, *, scope: Scope, needs: str) -
     return replace(per_group(name, amounts, scope=scope, needs=needs, low=low, high=high), needs_group=False)
 
 
-__all__ = ["UNIT", "End", "Price", "Ramp", "Scale", "Switch", "scaled"]
+__all__ = ["UNIT", "End", "Price", "Ramp", "Scale", "Switch", "end_at", "extremes_of", "scaled"]

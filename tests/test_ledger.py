@@ -67,7 +67,7 @@ def test_an_episode_without_turns_has_a_total_but_no_turn_to_credit():
 
 def test_columns_are_arrays_of_one_length():
     ledger = priced(3, Signal("won", 0.0, "world"))
-    columns = [field.name for field in dataclasses.fields(Ledger)][5:]
+    columns = [field.name for field in dataclasses.fields(Ledger)][6:]
     assert {getattr(ledger, column).shape for column in columns} == {(4,)}
     assert ledger.turn.tolist() == [WHOLE, 0, 1, 2]
     assert ledger.status.tolist() == [Status.PAID, Status.CLOSED, Status.CLOSED, Status.CLOSED]
