@@ -93,7 +93,7 @@ def answer_of(trajectory: Trajectory, tag: str = "") -> str | None:
     content = trajectory.turns[-1].sample.message.content if trajectory.turns else None
     if content is None or not tag:
         return content
-    before, opened, after = content.rpartition(f"<{tag}>")
+    _, opened, after = content.rpartition(f"<{tag}>")
     inside, closed, _ = after.partition(f"</{tag}>")
     return inside if opened and closed else None
 

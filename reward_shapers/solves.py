@@ -55,7 +55,7 @@ def solve_step(form: Form = "f1") -> Shaper:
 
     A turn that makes ``p`` calls of which ``q`` solve something is paid ``2q/(p+1)``, at least 0 and below 2, or by
     ``form`` ``q/p``, ``q`` or ``q²/p``. One that makes none: -0.5 if it is empty, -0.3 if a call in it cannot be read,
-    ``1/(1+u)`` if it holds the final answer, with ``u`` sub-answers left to be solved, 0.5 if none are left, and else 0.
+    ``1/(1+u)`` if it holds the final answer, with ``u`` sub-answers left to be solved, 0.5 if none are left, else 0.
     Source: the repository of FTRL, where every turn is an episode of its own. Over an episode of many turns, empty
     turns add up without end; `solve_f1` does not.
 
@@ -114,8 +114,9 @@ def sub_answers(task: Task) -> Mapping[str, tuple[str, ...]] | None:
 
 
 def _are_texts(answers: object) -> bool:
-    listed = isinstance(answers, Sequence) and not isinstance(answers, str)
-    return listed and bool(answers) and all(isinstance(answer, str) and _parts(answer) for answer in answers)
+    if not isinstance(answers, Sequence) or isinstance(answers, str):
+        return False
+    return bool(answers) and all(isinstance(answer, str) and _parts(answer) for answer in answers)
 
 
 def _outputs(observation: Sequence[Message]) -> dict[str, str]:

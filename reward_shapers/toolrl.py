@@ -13,13 +13,16 @@ from .length import thought_length
 from .scales import End, Ramp, Scale, Switch
 from .tools import Granularity, Unasked, tool_match
 
+FORM = Scale(0, 1)
+MATCH = Scale(-3, 3)
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
     """What one variant changes."""
 
-    form: Scale = Scale(0, 1)
-    match: Scale = Scale(-3, 3)
+    form: Scale = FORM
+    match: Scale = MATCH
     granularity: Granularity = "fine"
     thought: End | None = None
     "Words of a thought that earn all of a length reward; None: there is none."

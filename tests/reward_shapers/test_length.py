@@ -41,11 +41,11 @@ def total(reward: Shaper, trajectory: Trajectory, step: int = 0) -> float | None
 
 @pytest.mark.parametrize(
     ("length", "threshold", "soft"),
-    [(0, 0, 0), (70, 0, 0), (80, -1 / 3, 0), (85, -0.5, -0.25), (100, -1, -1), (130, -1, -1)],
+    [(2, 0, 0), (70, 0, 0), (80, -1 / 3, 0), (85, -0.5, -0.25), (100, -1, -1), (130, -1, -1)],
 )
 def test_penalties_of_overlong_episodes(length: int, threshold: float, soft: float):
     """The threshold is at 70 of 100: (70 - 85) / 30; the cache is the last 20: (80 - 85) / 20."""
-    halves = episode(turn(tokens=length // 2 or 1), turn(tokens=length - length // 2 or 1))
+    halves = episode(turn(tokens=length // 2), turn(tokens=length - length // 2))
     assert total(length_threshold(100), halves) == pytest.approx(threshold)
     assert total(soft_overlong(100, 20), halves) == pytest.approx(soft)
     assert length_threshold(100).range(9) == (-1, 0)
