@@ -44,6 +44,8 @@ class Claim:
     item_names: tuple[str, ...] = ("",)
     weight: float = 1.0
     gates: str = ""
+    needs: str = ""
+    "What its rows are worked out from; says why one without a signal is unmeasured."
 
     def gated(self, gate: str, openness: Reals) -> Claim:
         """Return the claim behind one more gate."""
@@ -154,7 +156,7 @@ class Measured:
         claim.signal[row] = self._index[found]
         return claim
 
-    def lift(self, name: str, scope: Scope, amounts: Sequence[object]) -> Claim:
+    def lift(self, name: str, scope: Scope, amounts: Sequence[object], needs: str = "") -> Claim:
         """Return what a function pays as a claim: ``amounts`` has one for each trajectory, or for each of its turns.
 
         Raises:
@@ -170,7 +172,7 @@ class Measured:
             each = "turn of each trajectory" if scope == "turn" else "trajectory"
             raise UsageError(f"reward '{name}' must return a finite amount, or None, for each {each}")
         claim.raw[:] = np.concatenate([np.empty(0), *(row.reshape(-1) for row in rows)])
-        return claim
+        return replace(claim, needs=needs)
 
     def laid_out(self, component: str, scope: Scope, amount_GT: Reals) -> Claim:
         """Return amounts at each turn (G, T), or of each whole trajectory (G, 1), as a claim; NaN is unmeasured."""
@@ -204,6 +206,7 @@ def ledgers(reward: str, components: tuple[str, ...], measured: Measured, claims
     """Return the ledger of each trajectory of the group; their columns are views of the group's."""
     item_names = tuple(name for claim in claims for name in claim.item_names)
     gate_names = tuple(dict.fromkeys(claim.gates for claim in claims))
+    needs = {claim.component: claim.needs for claim in reversed(claims) if claim.needs}
     rows = [len(claim.trajectory) for claim in claims]
     items = [len(claim.item_names) for claim in claims]
     owner = np.concatenate([claim.trajectory for claim in claims])
@@ -230,8 +233,9 @@ def ledgers(reward: str, components: tuple[str, ...], measured: Measured, claims
         "signal": joined([claim.signal for claim in claims]),
     }
     bounds = np.searchsorted(owner[order], np.arange(len(measured.turns_G) + 1)).tolist()
+    names = (components, tuple(needs.get(component, "") for component in components), item_names, gate_names)
     return [
-        Ledger(reward, trajectory, components, item_names, gate_names, **{k: v[start:end] for k, v in columns.items()})
+        Ledger(reward, trajectory, *names, **{k: v[start:end] for k, v in columns.items()})
         for trajectory, (start, end) in zip(measured.group.trajectories, itertools.pairwise(bounds), strict=True)
     ]
 

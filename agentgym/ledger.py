@@ -45,6 +45,8 @@ class Entry(NamedTuple):
     credited: float
     signal: Signal | None
     "The measurement that was priced, with its source, cause and evidence."
+    needs: str
+    "What the component is worked out from, where it says so."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +60,8 @@ class Ledger:
     "The reward as an expression."
     trajectory: Trajectory
     component_names: tuple[str, ...]
+    component_needs: tuple[str, ...]
+    "What each component is worked out from, such as ``task.data['answer']``; empty where it does not say."
     item_names: tuple[str, ...]
     gate_names: tuple[str, ...]
     component: NDArray[np.int32]
@@ -133,6 +137,7 @@ class Ledger:
                 status=Status(int(self.status[n])),
                 credited=float(self.credited[n]),
                 signal=None if self.signal[n] < 0 else self.trajectory.signals[self.signal[n]],
+                needs=self.component_needs[self.component[n]],
             )
 
     def explain(self) -> str:
@@ -163,7 +168,9 @@ def _same(mine: object, theirs: object) -> bool:
 def _cells(entry: Entry) -> tuple[str, ...]:
     signal = entry.signal
     transformed = "" if entry.raw == entry.value or np.isnan(entry.raw) else f" (raw {entry.raw:g})"
-    evidence = "no signal" if signal is None and entry.status is Status.UNMEASURED else ""
+    evidence = ""
+    if signal is None and entry.status is Status.UNMEASURED:
+        evidence = f"needs {entry.needs}" if entry.needs else "no signal"
     if signal is not None:
         evidence = textwrap.shorten(": ".join(filter(None, (signal.source, signal.cause, signal.evidence))), 100)
     return (

@@ -271,13 +271,19 @@ def per_trajectory(
     *,
     scope: Scope,
     signals: Collection[str] = (),
+    needs: str = "",
     low: float = -math.inf,
     high: float = math.inf,
 ) -> Shaper:
-    """Lift a function of one trajectory: it returns one amount or, for ``scope="turn"``, as many as there are turns."""
-    lifted = per_group(
-        name, lambda group: [function(t) for t in group.trajectories], scope=scope, signals=signals, low=low, high=high
-    )
+    """Lift a function of one trajectory: it returns one amount or, for ``scope="turn"``, as many as there are turns.
+
+    ``needs`` says in words what the function reads besides signals, for a ledger in which it is missing.
+    """
+
+    def each(group: Group) -> list[Amount | Sequence[Amount]]:
+        return [function(trajectory) for trajectory in group.trajectories]
+
+    lifted = per_group(name, each, scope=scope, signals=signals, needs=needs, low=low, high=high)
     return replace(lifted, needs_group=False)
 
 
@@ -287,13 +293,14 @@ def per_group(
     *,
     scope: Scope,
     signals: Collection[str] = (),
+    needs: str = "",
     low: float = -math.inf,
     high: float = math.inf,
 ) -> Shaper:
     """Lift a function of a group: for each trajectory it returns what `per_trajectory` asks of its function."""
 
     def claims(measured: Measured) -> tuple[Claim, ...]:
-        return (measured.lift(name, scope, function(measured.group)),)
+        return (measured.lift(name, scope, function(measured.group), needs),)
 
     return Shaper(name, (Part(name, scope, low, high),), claims, frozenset(signals), needs_group=True)
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from agentgym.ledger import WHOLE, Ledger, Status
-from agentgym.reward import above, signal
+from agentgym.reward import above, per_trajectory, signal
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 TURN = Turn((), empty_sample(text_message("assistant", "look")), np.empty(0, np.int32))
@@ -67,8 +67,17 @@ def test_an_episode_without_turns_has_a_total_but_no_turn_to_credit():
 
 def test_columns_are_arrays_of_one_length():
     ledger = priced(3, Signal("won", 0.0, "world"))
-    columns = [field.name for field in dataclasses.fields(Ledger)][5:]
+    columns = [field.name for field in dataclasses.fields(Ledger)][6:]
     assert {getattr(ledger, column).shape for column in columns} == {(4,)}
     assert ledger.turn.tolist() == [WHOLE, 0, 1, 2]
     assert ledger.status.tolist() == [Status.PAID, Status.CLOSED, Status.CLOSED, Status.CLOSED]
     assert ledger.signal.tolist() == [0, -1, -1, -1]
+
+
+def test_a_function_that_cannot_tell_explains_what_it_needs():
+    group = Group((priced(1, Signal("won", 1.0, "world")).trajectory,))
+    match = per_trajectory("match", lambda _: None, scope="trajectory", needs="task.data['answer']").named("answered")
+    (ledger,) = (match + signal("won", scope="trajectory"))(group)
+    unknown, won = ledger.entries()
+    assert (unknown.needs, won.needs) == ("task.data['answer']", "")
+    assert "needs task.data['answer']" in ledger.explain()

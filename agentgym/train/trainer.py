@@ -93,7 +93,7 @@ class Trainer:
     async def _reinforce(self, model: Any, tokenizer: Any, state: State | None) -> None:
         """Take the configured steps."""
         config = self.config
-        updates = config.train.steps * config.train.minibatches
+        updates = config.train.steps * config.train.epochs * config.train.minibatches
         learner = self._session.learner(
             model,
             lr=config.train.lr,
