@@ -215,14 +215,21 @@ async def _lower_round(pool: list[int], rests: list[int], out: list[list[int]], 
 
 
 def _among_equals(order: Sequence[int], met: Sequence[set[int]]) -> list[Pair]:
-    """Return pairs of neighbours in ``order`` who have not met; the last ones meet again where it cannot be helped."""
-    waiting, pairs = list(order), []
-    while waiting:
-        first = waiting.pop(0)
-        second = next((player for player in waiting if player not in met[first]), waiting[0])
-        waiting.remove(second)
-        pairs.append((first, second))
-    return pairs
+    """Return pairs of near neighbours in ``order`` who have not met; the nearest, where it cannot be helped."""
+    fresh = _fresh_pairs(order, met)
+    return list(zip(order[::2], order[1::2], strict=True)) if fresh is None else fresh
+
+
+def _fresh_pairs(order: Sequence[int], met: Sequence[set[int]]) -> list[Pair] | None:
+    if not order:
+        return []
+    first, *others = order
+    for second in others:
+        if second not in met[first]:
+            rest = _fresh_pairs([player for player in others if player != second], met)
+            if rest is not None:
+                return [(first, second), *rest]
+    return None
 
 
 def _points(scores: tuple[float, float]) -> float:

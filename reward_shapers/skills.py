@@ -18,7 +18,7 @@ from agentgym.probe import OpenAt
 from agentgym.reward import Amount, Shaper, per_trajectory
 from agentgym.types import Group, Signal, Trajectory
 
-from .asking import Contentless, history, said, source, transcript, verdict
+from .asking import Contentless, history, said, source, transcript, verdict, without_content
 
 ROUTED, CRITERION = "skill_routed", "skill_criterion"
 NO_SKILL = "none"
@@ -48,8 +48,7 @@ class SkillJudge:
     """Emits ``skill_routed`` at each turn, 1 where it needs a skill of the library, 0 where none fits.
 
     For the skill it emits ``skill_criterion`` for each criterion, item ``skill/1`` and so on: 1 met, 0 not. Two
-    questions a turn: which skill, and which criteria. A turn without content meets none: it is routed nowhere and
-    emits ``skill_criterion`` 0 alone.
+    questions a turn: which skill, and which criteria. A turn without content is routed nowhere.
 
     Raises:
         ConfigError: no skills, or two of one name.
@@ -81,8 +80,7 @@ class SkillJudge:
         text = said(trajectory.turns[turn].sample.message)
         why = self.contentless(text, trajectory.task.prompt) if self.contentless else ""
         if why:
-            evidence = f"not put to the judge: {why}"
-            return [Signal(signal, 0.0, self.name, turn, evidence=evidence) for signal in (ROUTED, CRITERION)]
+            return [without_content(Signal(ROUTED, None, self.name, turn), why)]
         material = {
             "task": trajectory.task.prompt,
             "conversation": transcript(history(trajectory, turn)[:-1]),
