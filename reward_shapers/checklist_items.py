@@ -87,7 +87,7 @@ class Checklist:
         return tuple(tuple(place[name] for name in item.dependence) for item in self.stages[stage])
 
 
-def parse(stages: Sequence[Sequence[Mapping[str, Any]]]) -> Checklist:
+def parse(stages: Any) -> Checklist:
     """Return the checklist of JSON data.
 
     Raises:
@@ -141,7 +141,7 @@ def _check_stage(where: str, items: tuple[Item, ...]) -> None:
         raise ConfigError(f"{where}: dependencies form a cycle: {' -> '.join(error.args[1])}") from error
 
 
-def _item(stage: int, data: Mapping[str, Any]) -> Item:
+def _item(stage: int, data: Any) -> Item:
     where = f"stage {stage} of the checklist, item {data.get('id', '?')!r}" if isinstance(data, Mapping) else ""
     try:
         return Item(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -74,7 +75,9 @@ class PairwiseJudge:
         orders = ((first, second), (second, first))
         asked = [self.judge.ask(self.question(a, b)) for a, b in orders]
         verdicts = await asyncio.gather(*asked, return_exceptions=True)
-        costs, scores, reasons = 0.0, [], []
+        costs = 0.0
+        scores: list[tuple[float, float] | None] = []
+        reasons: list[str] = []
         for answer in verdicts:
             if isinstance(answer, JudgeError):
                 scores.append(None)
@@ -111,8 +114,8 @@ class PairwiseJudge:
         return [f"{aspect.name}_{criterion}" for aspect in self.aspects for criterion in aspect.criteria]
 
     def _score(self, who: str, value: Mapping[str, Any]) -> float:
-        return sum(
-            aspect.weight * sum(value[f"{who}_{aspect.name}_{c}"] for c in aspect.criteria) / len(aspect.criteria)
+        return math.fsum(
+            aspect.weight * math.fsum(value[f"{who}_{aspect.name}_{c}"] for c in aspect.criteria) / len(aspect.criteria)
             for aspect in self.aspects
         )
 
