@@ -1,0 +1,153 @@
+"""A generative judge asked several times, whose grades are voted on (DeepSeek-GRM).
+
+The judge writes the principles it grades by, a critique, and a grade; samples differ in all three. What each sample
+said is measured, the vote is pricing: the same samples may be voted on in another way without asking again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+from agentgym.errors import ConfigError, JudgeError, unknown_name
+from agentgym.judge import Judge, Question
+from agentgym.probe import OpenAt
+from agentgym.reward import Shaper, per_trajectory
+from agentgym.types import Group, Signal, Trajectory
+
+from .asking import Contentless, acts, answer, measure, source, verdict, without_content
+
+GRADE, TRUST = "grade", "grade_trust"
+
+Vote = Literal["mean", "sum", "median"]
+_VOTES: dict[Vote, Callable[[Sequence[float]], float]] = {
+    "mean": statistics.fmean,
+    "sum": sum,
+    "median": statistics.median,
+}
+
+
+class GradeJudge:
+    """Emits ``grade`` for each of ``samples`` verdicts, between ``low`` and ``high``; the item is the sample's number.
+
+    With a ``meta`` judge also ``grade_trust`` for each, in [0, 1]: how much that critique deserves to be heard.
+    An answer without content gets the lowest grade each time.
+
+    Raises:
+        ConfigError: fewer than one sample, or an empty scale.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        samples: int,
+        low: int,
+        high: int,
+        meta: Judge | None = None,
+        contentless: Contentless | None = None,
+    ) -> None:
+        if samples < 1 or low >= high:
+            raise ConfigError(f"{samples} samples on a scale from {low} to {high}; ask for one or more, low below high")
+        self.judge = judge
+        self.samples = samples
+        self.low = low
+        self.high = high
+        self.meta = meta
+        self.contentless = contentless
+
+    @property
+    def signals(self) -> frozenset[str]:
+        """Names of the signals it emits."""
+        return frozenset({GRADE, TRUST} if self.meta else {GRADE})
+
+    @property
+    def name(self) -> str:
+        """The ``source`` of its grades."""
+        return source("grade", self.judge)
+
+    async def __call__(self, group: Group, open_at: OpenAt | None = None) -> list[tuple[Signal, ...]]:
+        """Return the grades of each trajectory, sample by sample."""
+        measured = (
+            asyncio.gather(*(self._sample(each, sample) for sample in range(self.samples)))
+            for each in group.trajectories
+        )
+        return [tuple(s for sample in samples for s in sample) for samples in await asyncio.gather(*measured)]
+
+    async def _sample(self, trajectory: Trajectory, sample: int) -> tuple[Signal, ...]:
+        blank = Signal(GRADE, None, self.name, item=str(sample))
+        why = self.contentless(answer(trajectory), trajectory.task.prompt) if self.contentless else ""
+        if why:
+            worst = replace(without_content(blank, why), value=float(self.low))
+            trust = Signal(TRUST, 1.0, self.name, item=blank.item, evidence=worst.evidence)
+            return (worst, trust) if self.meta else (worst,)
+        asked = Question(
+            "Grade what an assistant did. First write the principles that matter for this very task, with their "
+            "weights, then a critique by them in `reason`, then a whole-number grade from "
+            f"{self.low} (worst) to {self.high} (best).",
+            {"task": trajectory.task.prompt, "what the assistant did": acts(trajectory)},
+            verdict(grade={"type": "integer", "minimum": self.low, "maximum": self.high}),
+        )
+        grade = await measure(self.judge, asked, blank, lambda value: self._on_scale(value["grade"]), sample=sample)
+        if self.meta is None or grade.value is None:
+            return (grade,)
+        return grade, await self._trust(self.meta, trajectory, grade)
+
+    async def _trust(self, meta: Judge, trajectory: Trajectory, grade: Signal) -> Signal:
+        asked = Question(
+            "Say how much a critique deserves to be heard, from 0 (wrong or beside the point) to 1 (sound).",
+            {
+                "task": trajectory.task.prompt,
+                "what the assistant did": acts(trajectory),
+                "critique": f"{grade.evidence}\nGrade: {grade.value:g}",
+            },
+            verdict(trust={"type": "number", "minimum": 0, "maximum": 1}),
+        )
+        blank = Signal(TRUST, None, source("grade_trust", meta), item=grade.item)
+        return await measure(meta, asked, blank, lambda value: float(value["trust"]))
+
+    def _on_scale(self, grade: float) -> float:
+        if not self.low <= grade <= self.high:
+            raise JudgeError(f"grade {grade} is not between {self.low} and {self.high}")
+        return float(grade)
+
+
+def graded(vote: Vote = "mean", *, low: float, high: float, keep: int | None = None, name: str = "graded") -> Shaper:
+    """Return the vote of the grades that were measured, each put on [0, 1]; unmeasured where there is none.
+
+    ``mean`` is ``sum`` over the number of samples; with ``sum``, which the paper takes, and a sample without a verdict
+    there is no vote, since it would count as 0. ``keep`` lets only so many of the most trusted vote, as the paper's
+    meta reward model does; a grade whose trust is unmeasured does not.
+
+    Raises:
+        UnknownNameError: another vote.
+        ConfigError: an empty scale, or nobody to keep.
+    """
+    if vote not in _VOTES:
+        raise unknown_name("vote", vote, get_args(Vote))
+    if not low < high:
+        raise ConfigError(f"a scale from {low:g} to {high:g} is empty; give the lower end first")
+    if keep is not None and keep < 1:
+        raise ConfigError(f"{keep} grades cannot vote; keep one or more")
+
+    def outcome(trajectory: Trajectory) -> float | None:
+        grades = [signal for signal in trajectory.signals if signal.name == GRADE]
+        heard = [signal for signal in grades if signal.value is not None]
+        if keep is not None:
+            trust = {s.item: s.value for s in trajectory.signals if s.name == TRUST and s.value is not None}
+            trusted = [signal for signal in heard if signal.item in trust]
+            heard = sorted(trusted, key=lambda signal: trust[signal.item], reverse=True)[:keep]
+        if not heard or (vote == "sum" and keep is None and len(heard) < len(grades)):
+            return None
+        return _VOTES[vote]([(signal.value or 0.0) - low for signal in heard]) / (high - low)
+
+    signals = {GRADE} if keep is None else {GRADE, TRUST}
+    top = math.inf if vote == "sum" else 1.0
+    return per_trajectory(name, outcome, scope="trajectory", signals=signals, low=0.0, high=top)
+
+
+__all__ = ["GRADE", "TRUST", "GradeJudge", "Vote", "graded"]
