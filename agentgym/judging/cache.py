@@ -40,7 +40,7 @@ class VerdictCache:
         if version != _SCHEMA:
             self.close()
             raise StoredRunError(
-                f"'{path}' is a cache of version {version}, this is version {_SCHEMA}; name another file"
+                f"'{path}' is no verdict cache of version {_SCHEMA}; name another file"
             )
 
     def get(self, key: str) -> str | None:

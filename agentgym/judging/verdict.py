@@ -1,4 +1,4 @@
-"""What may be asked for and what counts as an answer: one JSON object of the schema, its reason first, and nothing else.
+"""What counts as a verdict: one JSON object of the question's schema, its reason first, and nothing else.
 
 Nothing is repaired. A verdict that has to be dug out of prose is as likely the candidate's as the judge's.
 """
