@@ -103,7 +103,8 @@ class JudgeServer:
     def __init__(self, rule: Rule, faults: Faults = Faults(), *, port: int = 0) -> None:
         self._rule, self._faults, self._port = rule, faults, port
         self._asked: Counter[str] = Counter()
-        self._now = 0
+        self.open_calls = 0
+        "Calls that are being answered now."
         self.most_at_once = 0
         "Most calls that were open at the same time."
         self.requests: list[dict[str, Any]] = []
@@ -143,8 +144,8 @@ class JudgeServer:
         self._port = self._runner.addresses[0][1]
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        self._now += 1
-        self.most_at_once = max(self.most_at_once, self._now)
+        self.open_calls += 1
+        self.most_at_once = max(self.most_at_once, self.open_calls)
         try:
             body = await request.json()
             self.requests.append(body)
@@ -152,7 +153,7 @@ class JudgeServer:
         except (UsageError, ValueError, LookupError) as error:
             return web.json_response({"error": {"message": str(error)}}, status=400)
         finally:
-            self._now -= 1
+            self.open_calls -= 1
 
     async def _answer(self, request: web.Request, body: Mapping[str, Any]) -> web.StreamResponse:
         question = prompt.read(body["messages"])
