@@ -39,9 +39,7 @@ class VerdictCache:
             raise self._failed(error) from error
         if version != _SCHEMA:
             self.close()
-            raise StoredRunError(
-                f"'{path}' is no verdict cache of version {_SCHEMA}; name another file"
-            )
+            raise StoredRunError(f"'{path}' is no verdict cache of version {_SCHEMA}; name another file")
 
     def get(self, key: str) -> str | None:
         """Return the verdict on ``key``, or None."""

@@ -45,7 +45,8 @@ _OPENERS = """
     lösen wir dieses problem schritt für schritt|denken wir schritt für schritt|schritt für schritt
     resposta|a resposta é|resposta final|solução|a solução é|explicação|vamos resolver este problema passo a passo
     vamos pensar passo a passo|risposta|la risposta è|soluzione|la soluzione è|spiegazione
-    risolviamo questo problema passo dopo passo|ответ|решение|объяснение|ход мыслей|давайте решим эту задачу шаг за шагом
+    risolviamo questo problema passo dopo passo|ответ|решение|объяснение|ход мыслей
+    давайте решим эту задачу шаг за шагом
     давайте подумаем шаг за шагом|الجواب|الإجابة|الحل|उत्तर|हल|समाधान|cevap|çözüm|đáp án|lời giải|trả lời|คำตอบ|วิธีทำ
 """
 _OPENER = re.compile(
@@ -62,7 +63,7 @@ def contentless(text: str, prompt: str = "") -> str:
     empty                nothing that can be seen
     punctuation only     no letter, no digit, and no mathematical symbol outside ASCII (such as ∞), in any script
     opener only          an announcement of an answer, or several, in any of a dozen languages
-    copied prompt        the prompt again: whole, four fifths of it in one piece, or several times over, announced or not
+    copied prompt        the prompt again: whole, four fifths of it in one piece, or several times; announced or not
     ==================== =============================================================================================
 
     >>> contentless("Let's solve this problem step by step."), contentless("**Respuesta:** 7")
@@ -109,7 +110,7 @@ def _says(char: str) -> bool:
 
 
 def _after_openers(text: str) -> str:
-    """Return what follows the openers that ``text`` begins with: lower-case, what can be no answer replaced by spaces."""
+    """Return the words that follow the openers which ``text`` begins with, in lower case."""
     text = unicodedata.normalize("NFKC", text).casefold()
     kept = (char if _says(char) or unicodedata.category(char)[0] == "M" else " " for char in text)
     words, end = " ".join("".join(kept).split()), 0

@@ -200,7 +200,7 @@ class OpenAIJudge:
             await asyncio.sleep(wait_s)
             left_s -= wait_s
         self.spent.failures += 1
-        earlier = "; ".join(dict.fromkeys(causes[:-1]))
+        earlier = "; ".join(cause for cause in dict.fromkeys(causes) if cause != causes[-1])
         raise JudgeError(
             f"judge '{self.version}' gave no verdict in {len(causes)} call{'s'[: len(causes) > 1]}: {causes[-1]}"
             + (f"; before that: {earlier}" if earlier else "")

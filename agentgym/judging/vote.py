@@ -66,7 +66,9 @@ async def vote(
     verdicts = tuple(answer for answer in answers if isinstance(answer, Verdict))
     causes = tuple(str(answer) for answer in answers if isinstance(answer, JudgeError))
     if len(verdicts) < least:
-        raise JudgeError(f"{len(verdicts)} of {k} verdicts came, {least} are needed; {'; '.join(dict.fromkeys(causes))}")
+        raise JudgeError(
+            f"{len(verdicts)} of {k} verdicts came, {least} are needed; {'; '.join(dict.fromkeys(causes))}"
+        )
     return Vote(reduce([_number(verdict.value, key) for verdict in verdicts]), verdicts, causes)
 
 

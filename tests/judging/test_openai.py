@@ -28,7 +28,7 @@ SCHEMA: dict[str, Any] = {
 AT_ONCE = Patience(attempts=3, call_s=30.0, total_s=90.0, first_wait_s=0.0)
 CAUSES = {
     Fault.STALL: "no answer within 0.5 s",
-    Fault.TRUNCATE: "cut off at 3 tokens",
+    Fault.TRUNCATE: "cut off at 4 tokens; it says '{\"reason\": \"it was checked'",
     Fault.BUSY: "HTTP 429",
     Fault.ERROR: "HTTP 500",
     Fault.UNAVAILABLE: "HTTP 503",
@@ -123,7 +123,7 @@ def test_calls_that_came_to_nothing_are_paid_for():
     with JudgeServer(right, Faults({Fault.NOT_JSON: 1.0})) as server:
         judge = OpenAIJudge(server.url, "fake", prices=Prices(completion=1e6), patience=AT_ONCE)
         ask(judge, about("42"))
-    assert judge.spent.cost == 3 * len("I would rather not say.".split())
+    assert judge.spent.cost == 3 * len(["I", "would", "rather", "not", "say."])
 
 
 def test_a_repeated_call_is_seeded_anew_and_each_sample_by_itself():
@@ -182,7 +182,9 @@ def test_what_other_endpoints_say(status: int, payload: bytes, calls: int, cause
         thread = threading.Thread(target=endpoint.serve_forever, args=(0.01,))
         thread.start()
         patience = Patience(attempts=2, first_wait_s=0.0, call_s=30.0)
-        (error,) = ask(OpenAIJudge(f"http://127.0.0.1:{endpoint.server_port}/v1", "fake", patience=patience), about("x"))
+        (error,) = ask(
+            OpenAIJudge(f"http://127.0.0.1:{endpoint.server_port}/v1", "fake", patience=patience), about("x")
+        )
         endpoint.shutdown()
         thread.join()
     assert isinstance(error, JudgeError)
@@ -268,7 +270,9 @@ def test_what_is_cached_costs_nothing_and_survives_a_restart(tmp_path: Path):
 def test_a_failure_is_not_cached(tmp_path: Path):
     cache = VerdictCache(tmp_path / "verdicts.sqlite")
     with JudgeServer(right, Faults({Fault.NOT_JSON: 1.0})) as server:
-        assert isinstance(ask(OpenAIJudge(server.url, "fake", cache=cache, patience=AT_ONCE), about("42"))[0], JudgeError)
+        assert isinstance(
+            ask(OpenAIJudge(server.url, "fake", cache=cache, patience=AT_ONCE), about("42"))[0], JudgeError
+        )
     with JudgeServer(right) as server:
         (verdict,) = ask(OpenAIJudge(server.url, "fake", cache=cache, patience=AT_ONCE), about("42"))
     cache.close()
@@ -347,9 +351,8 @@ def test_a_judge_is_opened_before_it_is_asked_and_once_in_each_loop():
         asyncio.run(judge.ask(about("42")))
 
     async def twice() -> None:
-        async with judge:
-            async with judge:
-                pass
+        async with judge, judge:
+            pass
 
     with pytest.raises(UsageError, match="open already"):
         asyncio.run(twice())
@@ -374,6 +377,10 @@ def test_a_key_is_sent_and_shown_nowhere():
 
 
 def test_arguments_that_cannot_be_meant():
-    for arguments, said in (({"base_url": "localhost"}, "http://"), ({"model": ""}, "model"), ({"concurrency": 0}, "1 call")):
+    for arguments, said in (
+        ({"base_url": "localhost"}, "http://"),
+        ({"model": ""}, "model"),
+        ({"concurrency": 0}, "1 call"),
+    ):
         with pytest.raises(ConfigError, match=said):
             OpenAIJudge(**{"base_url": "http://x/v1", "model": "m", **arguments})

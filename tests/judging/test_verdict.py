@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentgym.errors import JudgeError, UsageError
@@ -63,6 +63,7 @@ def test_anything_else_is_none(text: str, said: str):
     assert len(str(caught.value)) < 600
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_text_makes_it_fail_otherwise(text: str):
     with pytest.raises(JudgeError):
