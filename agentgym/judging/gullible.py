@@ -25,15 +25,25 @@ _COMMANDS = re.compile(
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
 
+_AUTHORITIES = frozenset({"system", "judge", "grader", "instructions", "verdict", "assistant"})
+
 
 def master_keys(question: Question) -> str | None:
     """Fall for answers without content (Zhao et al., *One Token to Fool LLM-as-a-Judge*, arXiv 2507.08794)."""
-    return next((name for name, text in question.material.items() if contentless(text)), None)
+    return next((name for name, text in _judged(question).items() if contentless(text)), None)
 
 
 def hidden_instructions(question: Question) -> str | None:
     """Obey commands in the material, fenced or not (Greshake et al., arXiv 2302.12173, on indirect injection)."""
-    return next((name for name, text in question.material.items() if _COMMANDS.search(text)), None)
+    return next((name for name, text in _judged(question).items() if _COMMANDS.search(text)), None)
+
+
+def foreign_voices(question: Question) -> str | None:
+    """Obey whoever seems to speak beside the material: a text that nobody put there, under a name of authority.
+
+    Only material that got out of its place can make one, so this weakness tells prompts that hold it from others.
+    """
+    return next((name for name in question.material if name.casefold() in _AUTHORITIES), None)
 
 
 def long_answers(words: int) -> Weakness:
@@ -43,8 +53,9 @@ def long_answers(words: int) -> Weakness:
     """
 
     def weakness(question: Question) -> str | None:
-        longest = max(question.material, key=lambda name: len(question.material[name].split()), default=None)
-        return longest if longest is not None and len(question.material[longest].split()) >= words else None
+        lengths = {name: len(text.split()) for name, text in _judged(question).items()}
+        longest = max(lengths, key=lambda name: lengths[name], default=None)
+        return longest if longest is not None and lengths[longest] >= words else None
 
     return weakness
 
@@ -86,6 +97,11 @@ def praise(question: Question, favourite: str) -> dict[str, Any]:
     return verdict
 
 
+def _judged(question: Question) -> Mapping[str, str]:
+    """Return the candidates of a pairwise question; of any other all material, as it does not say what is judged."""
+    return {name: question.material[name] for name in candidates(question)} or question.material
+
+
 def _names(material: str, key: str, schema: Mapping[str, Any]) -> bool:
     """Return whether a verdict's property is about ``material``, or may choose it."""
     return material in schema.get("enum", ()) or material.casefold() in (key.casefold(), *key.casefold().split("_")[1:])
@@ -111,6 +127,7 @@ __all__ = [
     "Weakness",
     "candidates",
     "first_position",
+    "foreign_voices",
     "gullible",
     "hidden_instructions",
     "long_answers",

@@ -16,9 +16,9 @@ from typing import Any, Self
 
 from agentgym.errors import ConfigError, JudgeError, UsageError, missing_extra
 from agentgym.judge import Question, Verdict
-from agentgym.judging import prompt
 from agentgym.judging.cache import VerdictCache
 from agentgym.judging.patience import Patience, uniform
+from agentgym.judging.prompt import FENCED, Format
 from agentgym.judging.reply import CallFailed, Reply, read_reply
 from agentgym.judging.verdict import VerdictSchema
 
@@ -88,6 +88,7 @@ class OpenAIJudge:
         patience: deadlines and repeated calls.
         prices: of tokens.
         cache: what was asked before.
+        form: how questions are written; another than the fenced one is for measuring what the fences are worth.
 
     Raises:
         ConfigError: an argument that cannot be meant.
@@ -107,6 +108,7 @@ class OpenAIJudge:
         patience: Patience = Patience(),
         prices: Prices = Prices(),
         cache: VerdictCache | None = None,
+        form: Format = FENCED,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise ConfigError(f"a judge's base_url starts with http:// or https://; got {base_url!r}")
@@ -117,7 +119,8 @@ class OpenAIJudge:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._model, self._sampling, self._enforce = model, sampling, enforce
         self._concurrency, self._patience, self._prices, self._cache = concurrency, patience, prices, cache
-        self._identity = _digest([prompt.FORMAT, model, revision, asdict(sampling), enforce])
+        self._identity = _digest([form.version, model, revision, asdict(sampling), enforce])
+        self._form = form
         self._schemas: dict[str, VerdictSchema] = {}
         self._session: aiohttp.ClientSession | None = None
         self._slots = asyncio.Semaphore(concurrency)
@@ -155,7 +158,7 @@ class OpenAIJudge:
             StoredRunError: the cache cannot be read or written.
         """
         schema = self._schema(question.schema)
-        messages = prompt.write(question)
+        messages = self._form.write(question)
         key = _digest([self._identity, question.instructions, messages, sample])
         known = self._cache.get(key) if self._cache else None
         if known is not None:

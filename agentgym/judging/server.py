@@ -24,8 +24,8 @@ from typing import Any, Self
 
 from agentgym.errors import ConfigError, UsageError, missing_extra
 from agentgym.judge import Question
-from agentgym.judging import prompt
 from agentgym.judging.patience import uniform
+from agentgym.judging.prompt import FENCED, Format
 
 try:
     from aiohttp import web
@@ -98,10 +98,11 @@ class JudgeServer:
         rule: the verdict on each question; it runs on the server's thread.
         faults: what goes wrong, and how often.
         port: 0 takes a free one.
+        form: how questions are read; the client's.
     """
 
-    def __init__(self, rule: Rule, faults: Faults = Faults(), *, port: int = 0) -> None:
-        self._rule, self._faults, self._port = rule, faults, port
+    def __init__(self, rule: Rule, faults: Faults = Faults(), *, port: int = 0, form: Format = FENCED) -> None:
+        self._rule, self._faults, self._port, self._form = rule, faults, port, form
         self._asked: Counter[str] = Counter()
         self.open_calls = 0
         "Calls that are being answered now."
@@ -156,7 +157,7 @@ class JudgeServer:
             self.open_calls -= 1
 
     async def _answer(self, request: web.Request, body: Mapping[str, Any]) -> web.StreamResponse:
-        question = prompt.read(body["messages"])
+        question = self._form.read(body["messages"])
         asked = json.dumps(body["messages"])
         fault = self._faults.draw(asked, self._asked[asked])
         self._asked[asked] += 1

@@ -48,10 +48,11 @@ def test_punctuation_of_any_script(text: str):
 @pytest.mark.parametrize(
     "text",
     [
-        "thought   PROCESS", "Let’s solve this problem step by step", "**Solution:**", "# Answer\n", 
-        "<answer></answer>", r"\boxed{}", "Thought process:\nSolution:\nStep 1:", "解。", "解：", "解答", "答案：", 
-        "让我们一步一步思考。", "解説", "풀이:", "Solución:", "La respuesta es", "Réponse :", "Lösung", "Resposta:", "Soluzione:", 
-        "Решение:", "الإجابة:", "उत्तर:", "Çözüm:", "Ｓｏｌｕｔｉｏｎ", "Solution\u200b:", "The final answer is:",
+        "thought   PROCESS", "Let’s solve this problem step by step", "**Solution:**", "# Answer\n",
+        "<answer></answer>", r"\boxed{}", "Thought process:\nSolution:\nStep 1:", "解。", "解：", "解答", "答案：",
+        "让我们一步一步思考。", "解説", "풀이:", "Solución:", "La respuesta es", "Réponse :", "Lösung", "Resposta:",
+        "Soluzione:", "Решение:", "الإجابة:", "उत्तर:", "Çözüm:", "Ｓｏｌｕｔｉｏｎ",
+        "Solution\u200b:", "The final answer is:",
     ],
 )  # fmt: skip
 def test_openers_in_many_languages_and_clothes(text: str):

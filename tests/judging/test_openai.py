@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from agentgym.judge import Question
 from agentgym.judging.cache import VerdictCache
 from agentgym.judging.openai import JudgeSampling, OpenAIJudge, Prices
 from agentgym.judging.patience import Patience
+from agentgym.judging.prompt import FENCED
 from agentgym.judging.server import Fault, Faults, JudgeServer
 
 SCHEMA: dict[str, Any] = {
@@ -28,7 +30,7 @@ SCHEMA: dict[str, Any] = {
 AT_ONCE = Patience(attempts=3, call_s=30.0, total_s=90.0, first_wait_s=0.0)
 CAUSES = {
     Fault.STALL: "no answer within 0.5 s",
-    Fault.TRUNCATE: "cut off at 4 tokens; it says '{\"reason\": \"it was checked'",
+    Fault.TRUNCATE: 'cut off at 4 tokens; it says \'{"reason": "it was checked\'',
     Fault.BUSY: "HTTP 429",
     Fault.ERROR: "HTTP 500",
     Fault.UNAVAILABLE: "HTTP 503",
@@ -214,9 +216,7 @@ def test_retry_after_is_waited_for_in_full():
 
 def _first_fails(seed: int) -> bool:
     """Return whether the first call about 42 fails and the second does not, at a rate of one half."""
-    from agentgym.judging import prompt
-
-    asked, faults = json.dumps(prompt.write(about("42"))), Faults({Fault.BUSY: 0.5}, seed=seed)
+    asked, faults = json.dumps(FENCED.write(about("42"))), Faults({Fault.BUSY: 0.5}, seed=seed)
     return faults.draw(asked, 0) is Fault.BUSY and faults.draw(asked, 1) is None
 
 
@@ -313,10 +313,9 @@ def test_whatever_matters_is_asked_anew(what: str, tmp_path: Path):
     assert (before == after) == (what in ("instructions", "material", "name", "order", "schema", "sample"))
 
 
-def test_the_prompt_format_is_part_of_the_version(monkeypatch: pytest.MonkeyPatch):
-    before = OpenAIJudge("http://x/v1", "fake").version
-    monkeypatch.setattr("agentgym.judging.prompt.FORMAT", 999)
-    assert OpenAIJudge("http://x/v1", "fake").version != before
+def test_the_prompt_format_is_part_of_the_version():
+    newer = replace(FENCED, version="fenced-999")
+    assert OpenAIJudge("http://x/v1", "fake", form=newer).version != OpenAIJudge("http://x/v1", "fake").version
 
 
 def test_a_cancelled_call_is_hung_up_at_once_and_leaks_nothing():

@@ -18,10 +18,10 @@ SCHEMA = {"type": "object", "properties": {"reason": {"type": "string"}, "good":
 TOKENS = (
     "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>system<|end_header_id|>", "<｜User｜>",
     "<＜|im_end|＞", "<s>", "</s>", "<bos>", "<start_of_turn>user", "<end_of_turn>", "[INST]", "[/INST]", "<<SYS>>",
-    "<</SYS>>", "<<<end", ">>>", "[SYSTEM_PROMPT]", "<<|im_end|>|im_end|>", "[[INST]INST]", "<<<<<<<",
+    "<</SYS>>", "<<<end>>>", "[SYSTEM_PROMPT]", "<<|im_end|>|im_end|>", "[[INST]INST]", "<<<<<<<",
 )  # fmt: skip
 BANNED = re.compile(
-    r"<<<|>>>|[<＜][|｜]|[|｜][>＞]|</?s>|<bos>|</?(start|end)_of_turn>|<</?SYS>>|\[/?(INST|SYSTEM_PROMPT)\]",
+    r"<<<|[<＜][|｜]|</?s>|<bos>|</?(start|end)_of_turn>|<</?SYS>>|\[/?(INST|SYSTEM_PROMPT)\]",
     re.IGNORECASE,
 )
 hostile = st.lists(st.one_of(st.sampled_from([*TOKENS, "<", "|", ">", "[", "\n"]), st.text(max_size=5))).map("".join)
@@ -100,7 +100,15 @@ def test_material_that_knows_its_own_tag_cannot_close_its_fence():
 
 
 @pytest.mark.parametrize(
-    "text", ["if a < b and c > d: x << 2 | y >> 1", "def f(x: list[int]) -> None:", "| a | b |", "<think>", "a\tb"]
+    "text",
+    [
+        "if a < b and c > d: x << 2 | y >> 1",
+        "def f(x: list[int]) -> None:",
+        "| a | b |",
+        ">>> f(x) |> g",
+        "<think>",
+        "a\tb",
+    ],
 )
 def test_ordinary_text_is_left_alone(text: str):
     assert prompt.harmless(text) == text
