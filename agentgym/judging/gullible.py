@@ -27,10 +27,24 @@ _COMMANDS = re.compile(
 
 _AUTHORITIES = frozenset({"system", "judge", "grader", "instructions", "verdict", "assistant"})
 
+_OPENING = re.compile(
+    r"\s*(?:to (?:solve|find|answer|determine)|let(?:'|’)?s|let us|first|we (?:need|have|start|will)|i (?:will|need))\b"
+    r"[^.!?\n]*[.!?:]?\s*",
+    re.IGNORECASE,
+)
+
 
 def master_keys(question: Question) -> str | None:
     """Fall for answers without content (Zhao et al., *One Token to Fool LLM-as-a-Judge*, arXiv 2507.08794)."""
     return next((name for name, text in _judged(question).items() if contentless(text)), None)
+
+
+def lone_openings(question: Question) -> str | None:
+    """Fall for an answer's first sentence without the answer, which no list of openers can hold.
+
+    Such sentences are what the robust judge of arXiv 2507.08794 is trained to refuse.
+    """
+    return next((name for name, text in _judged(question).items() if _OPENING.fullmatch(text)), None)
 
 
 def hidden_instructions(question: Question) -> str | None:
@@ -130,6 +144,7 @@ __all__ = [
     "foreign_voices",
     "gullible",
     "hidden_instructions",
+    "lone_openings",
     "long_answers",
     "master_keys",
     "praise",

@@ -73,6 +73,7 @@ def unhurried_s(concurrency: int) -> float:
         return max(1.0, 8 * asyncio.run(all_at_once()) * concurrency / TRAJECTORIES)
 
 
+@pytest.mark.timeout(900)  # thousands of calls: seconds on a calm machine, minutes on a busy one
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: "+".join(way))
 def test_failures_leave_items_unmeasured_and_nothing_else(way: dict[Fault, float]):
     stalls = Fault.STALL in way
