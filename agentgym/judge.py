@@ -25,8 +25,11 @@ class Verdict:
 
     value: Mapping[str, Any]
     cost: float = 0.0
-    "In the price list's currency; 0 where it came from the cache."
+    "In the price list's currency, calls that came to nothing included; 0 where it came from the cache."
     cached: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    "Tokens paid for, as the endpoint counts them; like the cost, 0 where it came from the cache."
 
     @property
     def reason(self) -> str:

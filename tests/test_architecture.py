@@ -19,7 +19,7 @@ LAYERS = (
     {"types"},
     {"errors"},
     {"config", "files", "ledger", "presets", "provenance", "render", "spaces", "tools", "wire"},
-    {"claims", "env", "judge", "policy", "probe", "reward"},
+    {"claims", "env", "judge", "judging", "policy", "probe", "reward"},
     {"recipes", "registry", "remote", "rollout", "store", "testing", "worker", "wrappers"},
     {"evaluate"},
     {"train"},
