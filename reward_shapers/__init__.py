@@ -8,5 +8,7 @@ module         holds
 `step`         what each turn brought
 `gates`        conditions on signals
 `transforms`   changes of an amount: clip, affine, scale
+`progress`     credit in the order of the turns: sub-goals, differences, potentials, estimates
+`verifier`     a probe: what a world's own check says of each turn
 =============  =======================================================
 """
