@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 from agentgym.env import Environment
@@ -62,7 +63,7 @@ class Replay:
     @contextmanager
     def _opened(self, trajectory: Trajectory, turn: int) -> Iterator[Environment]:
         environment = self._advance(trajectory, turn)
-        state_ref = None
+        state_ref: str | None = None
         with suppress(NotImplementedError):
             state_ref = self._ask(environment.snapshot)
         try:
@@ -71,7 +72,7 @@ class Replay:
             if state_ref is None:
                 self._trajectory = None
             else:
-                self._ask(lambda: environment.restore(state_ref))
+                self._ask(partial(environment.restore, state_ref))
 
     def _advance(self, trajectory: Trajectory, turn: int) -> Environment:
         """Return the world, brought to ``turn`` from where it stands or else from the start."""
@@ -81,14 +82,12 @@ class Replay:
             self._environment = self._ask(self._make_environment)
         environment = self._environment
         if self._trajectory is not trajectory or self._turn > turn:
-            options = {"task": trajectory.task}
-            seed = world_seed(trajectory.seed)
-            said, _ = self._ask(lambda: environment.reset(seed=seed, options=options))
+            seed, options = world_seed(trajectory.seed), {"task": trajectory.task}
+            said, _ = self._ask(partial(environment.reset, seed=seed, options=options))
             self._trajectory, self._turn = trajectory, 0
             self._compare(said)
         while self._turn < turn:
-            action = trajectory.turns[self._turn].sample.message
-            said = self._ask(lambda action=action: environment.step(action))[0]  # type: ignore[misc]
+            said = self._ask(partial(environment.step, trajectory.turns[self._turn].sample.message))[0]
             self._turn += 1
             self._compare(said)
         return environment
@@ -112,7 +111,10 @@ class Replay:
         """Return what the world answers; a world that fails is given up."""
         try:
             return call()
-        except (NotImplementedError, UsageError):
+        except NotImplementedError:
+            raise
+        except UsageError:
+            self._trajectory = None
             raise
         except Exception as error:  # the boundary: an environment may raise anything
             with suppress(Exception):

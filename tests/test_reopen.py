@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentgym.env import Environment, Info, info
-from agentgym.errors import InfrastructureError, UsageError
+from agentgym.errors import InfrastructureError, TaskError, UsageError
 from agentgym.policy.scripted import ScriptedPolicy
 from agentgym.reopen import Replay
 from agentgym.rollout import Request, Rollouts, completed
@@ -166,6 +166,25 @@ def test_a_world_that_fails_is_given_up_and_a_fresh_one_is_made(episode: Traject
         with replay(episode, 1):
             pass
         assert len(made) == 2
+
+
+def test_a_task_the_world_does_not_have_is_refused_and_the_next_episode_starts_over(episode: Trajectory):
+    class Strict(Tally):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
+            self.sum = -100
+            if options and options["task"].id != "tally":
+                raise TaskError("no such task")
+            return super().reset(seed=seed, options=options)
+
+    foreign = replace(episode, task=replace(episode.task, id="other"))
+    with Replay(Strict) as replay:
+        with replay(episode, 1):
+            pass
+        with pytest.raises(TaskError), replay(foreign, 0):
+            pass
+        with replay(episode, 1) as world:
+            assert isinstance(world, Tally)
+            assert world.sum == start_of(episode) + 1
 
 
 @pytest.mark.parametrize("turn", [-1, 5])

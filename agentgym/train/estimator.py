@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,44 @@ def last_tokens(row: Row) -> NDArray[np.int64]:
     return last
 
 
+class EstimatorProbe:
+    """A probe that writes an estimator's share for each turn as the signal ``progress_estimate``.
+
+    An episode longer than the estimator can read is unmeasured, with the cause. The weights are taken as they are when
+    the probe is made: its name holds their digest.
+    """
+
+    signals = frozenset({"progress_estimate"})
+
+    def __init__(self, estimator: ProgressEstimator, *, name: str = "spa") -> None:
+        self.name = f"{name}/{estimator.reads}@{estimator.digest()}"
+        self._estimator = estimator
+
+    async def __call__(self, group: Group, open_at: OpenAt | None = None) -> list[tuple[Signal, ...]]:
+        """Return the signals of each trajectory, in order. No world is opened."""
+        return await asyncio.to_thread(self._measure, group)
+
+    @torch.no_grad()
+    def _measure(self, group: Group) -> list[tuple[Signal, ...]]:
+        estimator = self._estimator
+        rows = [estimator.read(trajectory) if trajectory.turns else None for trajectory in group.trajectories]
+        readable = [row for row in rows if row is not None and len(row.ids_N) <= estimator.max_context]
+        shares = {id(row): share_T.tolist() for row, share_T in zip(readable, estimator.credit(readable), strict=True)}
+        return [self._signals(row, shares.get(id(row))) for row in rows]
+
+    def _signals(self, row: Row | None, share_T: list[float] | None) -> tuple[Signal, ...]:
+        if row is None:
+            return ()
+        cause = ""
+        if share_T is None:
+            share_T = [math.nan] * (int(row.turn_N[-1]) + 1)
+            cause = f"the episode has {len(row.ids_N)} tokens, the estimator reads {self._estimator.max_context}"
+        return tuple(
+            Signal("progress_estimate", None if cause else share, self.name, turn, cause=cause)
+            for turn, share in enumerate(share_T)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """How an estimator is trained."""
@@ -181,6 +220,8 @@ def fit(
     if len(rows) != len(outcomes) or not rows or not target.isfinite().all():
         raise UsageError(f"{len(rows)} episodes and {len(outcomes)} outcomes: each needs one, and a finite one")
     optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=how.weight_decay)
+    if how.epochs < 1 or how.episodes < 1:
+        raise UsageError(f"{how.epochs} epochs in steps of {how.episodes} episodes; both are counts from 1 up")
     total = how.epochs * -(-len(rows) // how.episodes)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (how.warmup_steps + 1), 1 - step / total)
@@ -199,3 +240,15 @@ def fit(
             schedule.step()
             errors += error.tolist()
         yield float(np.mean(errors))
+
+
+__all__ = [
+    "Attribution",
+    "EstimatorProbe",
+    "Fit",
+    "ProgressEstimator",
+    "Reads",
+    "fit",
+    "last_tokens",
+    "load",
+]
