@@ -101,9 +101,13 @@ class Replay:
         if said == recorded:
             return
         self._trajectory = None
-        self._lost = trajectory, turn, (
-            f"trajectory '{trajectory.id}' played again goes another way after {turn} turns: "
-            f"the world said {_short(said)}, and {_short(recorded)} when it was recorded"
+        self._lost = (
+            trajectory,
+            turn,
+            (
+                f"trajectory '{trajectory.id}' played again goes another way after {turn} turns: "
+                f"the world said {_short(said)}, and {_short(recorded)} when it was recorded"
+            ),
         )
         raise InfrastructureError(self._lost[2])
 

@@ -238,9 +238,7 @@ def without_a_model(test: Sequence[Episode]) -> dict[str, list[Reals]]:
         "1/T (knows the length)": lambda n, _: np.full(n, 1 / n),
         "won/T (knows the outcome)": lambda n, episode: np.full(n, episode.won / n),
     }
-    return {
-        name: [rule(len(episode.progress_T), episode) for episode in test] for name, rule in rules.items()
-    }
+    return {name: [rule(len(episode.progress_T), episode) for episode in test] for name, rule in rules.items()}
 
 
 def described(episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -141,8 +141,8 @@ def spa(*, alpha: float, beta: float, estimate: str = "progress_estimate", groun
     """Return the fused step reward of SPA-RL, ``r_t = α ĉ_t + β g_t``: estimated progress, and executability.
 
     Source: arXiv 2505.20732; α and β are not known for certain (1 and 0.5 are likely), so they have no default. This is
-    what the paper says; what its code does instead is `spa_shipped`. Neither is bounded over an episode: each executable
-    turn pays β.
+    what the paper says, and the one to use; what its code does instead is `spa_shipped`. Neither is bounded over an
+    episode: each executable turn pays β.
     """
     return alpha * step(estimate) + beta * step(grounded, low=0.0, high=1.0)
 
@@ -248,7 +248,9 @@ def _table(claim: Claim) -> tuple[_Turns, tuple[NDArray[np.int64], NDArray[np.in
         UsageError: an amount belongs to no turn.
     """
     if (claim.turn == WHOLE).any():
-        raise UsageError(f"'{claim.component}' is paid for whole trajectories; what was asked of it needs turns in order")
+        raise UsageError(
+            f"'{claim.component}' is paid for whole trajectories; what was asked of it needs turns in order"
+        )
     sequence = claim.trajectory.astype(np.int64) * len(claim.item_names) + claim.item
     rows, row = np.unique(sequence, return_inverse=True)
     place = (row.astype(np.int64), claim.turn)

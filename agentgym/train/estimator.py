@@ -127,7 +127,9 @@ def load(folder: str | Path, *, token_budget: int = 8192) -> ProgressEstimator:
     """
     head = Path(folder) / f"{HEAD}.json"
     if not head.is_file():
-        raise ConfigError(f"'{folder}' holds no progress estimator: it has no {head.name}; train one, and save it there")
+        raise ConfigError(
+            f"'{folder}' holds no progress estimator: it has no {head.name}; train one, and save it there"
+        )
     model, tokenizer = load_model(folder)
     estimator = ProgressEstimator(model, tokenizer, **json.loads(head.read_text()), token_budget=token_budget)
     estimator.head.load_state_dict(load_file(str(head.with_suffix(".safetensors"))))

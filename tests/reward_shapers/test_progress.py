@@ -30,7 +30,9 @@ TURN = Turn((), empty_sample(text_message("assistant", "look")), np.empty(0, np.
 P = step("p", low=0.0, high=1.0)
 
 
-def episode(stop: StopReason = StopReason.DONE, won: float | None = None, **values: Sequence[float | None]) -> Trajectory:
+def episode(
+    stop: StopReason = StopReason.DONE, won: float | None = None, **values: Sequence[float | None]
+) -> Trajectory:
     turns = max(len(column) for column in values.values())
     signals = [Signal(name, v, "world", turn=t) for name, column in values.items() for t, v in enumerate(column)]
     signals.append(Signal("won", won, "world"))
