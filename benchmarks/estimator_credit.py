@@ -53,16 +53,16 @@ WORLD: dict[str, Any] = {
     "quest_length": 4,
     "remind": True,
     "show_admissible": False,
-    "games": {"train": 600, "test": 150},
+    "games": {"train": 200, "test": 60},
 }
-PLAYED = {"train": (200, 3), "test": (60, 4)}
+PLAYED = {"train": (200, 2), "test": (60, 4)}
 """Games of each split, and episodes of each game."""
 BUDGETS = (4, 10)
 """Fewest and most turns after which an episode is cut."""
 MODEL = {"layers": 2, "width": 64, "heads": 4}
 CONTEXT = 2048
 READING_EPOCHS = 3
-FIT = Fit(epochs=6, lr=1e-3, episodes=16)
+FIT = Fit(epochs=5, lr=1e-3, episodes=16)
 RESAMPLES = 2000
 RESULT = Path(__file__).parent / "results" / "estimator_credit.json"
 

@@ -238,7 +238,7 @@ class _Turns:
         """Return where the last turn of each row is."""
         turns = self.value_ST.shape[1]
         final_S = turns - 1 - np.argmax(self.claimed_ST[:, ::-1], axis=1)
-        return np.arange(turns) == final_S[:, None]
+        return np.asarray(np.arange(turns) == final_S[:, None])
 
 
 def _table(claim: Claim) -> tuple[_Turns, tuple[NDArray[np.int64], NDArray[np.int32]]]:
@@ -286,7 +286,7 @@ def _leave_one_out(value_G: Reals) -> Reals:
     others_G = known_G.sum() - known_G
     rest_G = np.nansum(value_G) - np.nan_to_num(value_G)
     mean_G = np.divide(rest_G, others_G, out=value_G.copy(), where=others_G > 0)
-    return value_G - mean_G
+    return np.asarray(value_G - mean_G)
 
 
 __all__ = [
