@@ -30,6 +30,10 @@ Openness = NDArray[np.float64]
 """How far a gate is open at each turn: (G, T) in [0, 1], NaN undecided. T is the longest trajectory's, at least 1."""
 
 
+Bounds = Callable[[float, float], tuple[float, float]]
+"""From the least and the most that goes in to the least and the most that comes out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What is known of a component before anything is priced: an open amount is within ``[low, high]``."""
@@ -40,14 +44,23 @@ class Part:
     high: float = math.inf
     gated: bool = False
     "Whether it may pay 0 instead."
+    total: tuple[float, float] | None = None
+    "The least and the most that an episode's amounts sum to, where that is known whatever the number of turns."
 
-    def mapped(self, bounds: Callable[[float, float], tuple[float, float]]) -> Part:
-        """Return the part with its bounds moved by ``bounds``."""
+    def mapped(self, bounds: Bounds, total: Bounds | None = None) -> Part:
+        """Return the part with its bounds moved by ``bounds``, and the sums of an episode within those of ``total``."""
         low, high = bounds(self.low, self.high)
-        return replace(self, low=low, high=high)
+        return replace(self, low=low, high=high, total=total(self.low, self.high) if total else None)
+
+    def weighted(self, weight: float) -> Part:
+        """Return the part with every amount ``weight`` times what it was."""
+        total = _scaled(weight, *self.total) if self.total else None
+        return replace(self.mapped(lambda low, high: _scaled(weight, low, high)), total=total)
 
     def range(self, turns: int) -> tuple[float, float]:
         """Return the least and the most it pays over ``turns`` turns."""
+        if self.total and not self.gated:
+            return self.total
         count = turns if self.scope == "turn" else 1
         low, high = (min(self.low, 0.0), max(self.high, 0.0)) if self.gated else (self.low, self.high)
         return (count * low, count * high) if count else (0.0, 0.0)
@@ -61,7 +74,9 @@ class Transform:
     "How it prints; ``{}`` stands for what it changes: ``clip({}, 0, 1)``."
     apply: Callable[[Claim], NDArray[np.float64]]
     "Return the new ``value`` column (N,) of a claim; what is unmeasured stays so."
-    bounds: Callable[[float, float], tuple[float, float]]
+    bounds: Bounds
+    total: Bounds | None = None
+    "Bounds of what the new amounts of an episode sum to, where they hold for any number of turns."
 
     def rewrite(self) -> Rewrite:
         """Return the same change as one that could look further."""
@@ -69,7 +84,7 @@ class Transform:
         def apply(_: Measured, claim: Claim) -> Claim:
             return replace(claim, value=np.where(np.isnan(claim.value), np.nan, self.apply(claim)))
 
-        return Rewrite(self.form, apply, self.bounds)
+        return Rewrite(self.form, apply, self.bounds, self.total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +95,9 @@ class Rewrite:
     "How it prints, as of a `Transform`."
     apply: Callable[[Measured, Claim], Claim]
     "Return the claim changed; its weight is in its ``value`` already."
-    bounds: Callable[[float, float], tuple[float, float]]
+    bounds: Bounds
+    total: Bounds | None = None
+    "As of a `Transform`."
     signals: frozenset[str] = frozenset()
     "Names of the signals it reads besides those of what it changes."
     needs_group: bool = False
@@ -202,7 +219,7 @@ class Shaper:
 
         return Shaper(
             rewrite.form.format(self.name),
-            tuple(part.mapped(rewrite.bounds) for part in self.parts),
+            tuple(part.mapped(rewrite.bounds, rewrite.total) for part in self.parts),
             claims,
             self.signals | rewrite.signals,
             self.needs_group or rewrite.needs_group,
@@ -219,7 +236,7 @@ class Shaper:
         return replace(
             self,
             name=f"{weight:g}*{_wrap(self.name, '|+-')}",
-            parts=tuple(part.mapped(lambda low, high: _scaled(weight, low, high)) for part in self.parts),
+            parts=tuple(part.weighted(weight) for part in self.parts),
             claims=lambda measured: tuple(
                 replace(claim, weight=weight * claim.weight) for claim in measured.claims(self)
             ),
@@ -355,6 +372,7 @@ def _wrap(name: str, operators: str) -> str:
 
 __all__ = [
     "Amount",
+    "Bounds",
     "Gate",
     "Openness",
     "Part",

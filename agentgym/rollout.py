@@ -172,7 +172,7 @@ class Rollouts:
     async def _play(self, environment: Environment, request: Request, name: str) -> Outcome:
         policy, task, renderer = self._policy, request.task, self._policy.renderer
         observation, info = await self._world(
-            partial(environment.reset, seed=request.seed & 0x7FFFFFFF, options={"task": task}), environment
+            partial(environment.reset, seed=world_seed(request.seed), options={"task": task}), environment
         )
         messages: list[Message] = list(observation)
         signals: list[Signal] = list(info["signals"])
@@ -266,6 +266,11 @@ def _close_quietly(environment: Environment) -> None:
         return
 
 
+def world_seed(seed: int) -> int:
+    """Return what a world is seeded by in the rollout of ``seed``: 31 bits, which every engine takes."""
+    return seed & 0x7FFFFFFF
+
+
 def group_requests(task: Task, *, size: int, step: int, position: int, seed: int, sampling: Sampling) -> list[Request]:
     """Return the requests of one group: ``size`` rollouts of ``task`` that differ only in their seeds.
 
@@ -283,4 +288,4 @@ def completed(outcomes: Sequence[Outcome]) -> list[Trajectory]:
     return [outcome.trajectory for outcome in outcomes if isinstance(outcome, Completed)]
 
 
-__all__ = ["Deadlines", "Request", "Rollouts", "completed", "group_requests"]
+__all__ = ["Deadlines", "Request", "Rollouts", "completed", "group_requests", "world_seed"]

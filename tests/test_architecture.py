@@ -20,7 +20,7 @@ LAYERS = (
     {"errors"},
     {"config", "files", "ledger", "presets", "provenance", "render", "spaces", "tools", "wire"},
     {"claims", "env", "judge", "judging", "policy", "probe", "reward"},
-    {"recipes", "registry", "remote", "rollout", "store", "testing", "worker", "wrappers"},
+    {"recipes", "registry", "remote", "reopen", "rollout", "store", "testing", "worker", "wrappers"},
     {"evaluate"},
     {"train"},
     {"cli", "view", "__main__"},
