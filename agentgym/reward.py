@@ -84,7 +84,7 @@ class Transform:
         def apply(_: Measured, claim: Claim) -> Claim:
             return replace(claim, value=np.where(np.isnan(claim.value), np.nan, self.apply(claim)))
 
-        return Rewrite(self.form, apply, self.bounds, self.total)
+        return Rewrite(self.form, apply, self.bounds, total=self.total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,11 +96,11 @@ class Rewrite:
     apply: Callable[[Measured, Claim], Claim]
     "Return the claim changed; its weight is in its ``value`` already."
     bounds: Bounds
-    total: Bounds | None = None
-    "As of a `Transform`."
     signals: frozenset[str] = frozenset()
     "Names of the signals it reads besides those of what it changes."
     needs_group: bool = False
+    total: Bounds | None = None
+    "As of a `Transform`."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
