@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import string
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -25,6 +27,8 @@ CHATML = (
 )
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|unk|>")
 _ROLES = ("system", "user", "assistant", "tool", "\n")
+_LETTERS = (*string.ascii_lowercase, *string.digits, "'", "’", "-", "_")
+_SPELLING = (*_LETTERS, *(f"##{letter}" for letter in _LETTERS))
 
 
 def build_tokenizer(
@@ -32,37 +36,19 @@ def build_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Return a ChatML tokenizer trained on ``texts``.
 
-    ``word``: lower-cased words, punctuation marks and line breaks, one token each, the most frequent ``vocab_size`` of
-    them; decoding puts one space between tokens. ``bpe``: byte-level pairs, which lose nothing.
+    ``word``: lower-cased words, punctuation marks and line breaks, one token each, the most frequent that fit into
+    ``vocab_size``. A rarer word is spelled: the longest known beginning, then its letters and digits one by one
+    (``thing4 ##0``), so that a name nobody has read before can still be read and said. Decoding puts one space between
+    words. ``bpe``: byte-level pairs, which lose nothing.
 
     Raises:
         ConfigError: ``vocab_size`` is too small to hold the tokens every conversation needs.
     """
-    least = len(SPECIAL) + len(_ROLES) + (256 if kind == "bpe" else 1)
-    if vocab_size < least:
+    always = len({*SPECIAL, *_ROLES, *_SPELLING}) if kind == "word" else len(SPECIAL) + len(_ROLES) + 256
+    if vocab_size < always + (kind == "word"):
+        least = always + (kind == "word")
         raise ConfigError(f"model.vocab_size is {vocab_size}; a {kind} vocabulary needs at least {least}")
-    if kind == "word":
-        raw = FastTokenizer(models.WordLevel(unk_token="<|unk|>"))
-        raw.normalizer = normalizers.Lowercase()
-        raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n|\w[\w'’-]*|[^\s\w]"), "removed", invert=True)
-        trainer: Any = trainers.WordLevelTrainer(
-            vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False
-        )
-    else:
-        raw = FastTokenizer(models.BPE())
-        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        raw.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=list(SPECIAL),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-    raw.train_from_iterator([*sorted(texts), *(role for role in _ROLES for _ in range(1000))], trainer)
-    if kind == "word" and (crowded_out := [role for role in _ROLES if raw.token_to_id(role) is None]):
-        raise ConfigError(
-            f"model.vocab_size is {vocab_size}; so many words are frequent that there is no room for {crowded_out}"
-        )
+    raw = _words(texts, vocab_size) if kind == "word" else _byte_pairs(texts, vocab_size)
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         chat_template=CHATML,
@@ -72,6 +58,34 @@ def build_tokenizer(
         model_max_length=max_context,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _words(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
+    lower = normalizers.Lowercase()
+    apart = pre_tokenizers.Split(Regex(r"\n|\w[\w'’-]*|[^\s\w]"), "removed", invert=True)
+    count = Counter(word for text in texts for word, _ in apart.pre_tokenize_str(lower.normalize_str(text)))
+    known = list(dict.fromkeys([*SPECIAL, *_ROLES, *_SPELLING]))
+    frequent = sorted(count.keys() - set(known), key=lambda word: (-count[word], word))
+    vocabulary = {token: number for number, token in enumerate([*known, *frequent][:vocab_size])}
+    raw = FastTokenizer(models.WordPiece(vocabulary, unk_token="<|unk|>"))
+    raw.normalizer, raw.pre_tokenizer = lower, apart
+    raw.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    raw.add_special_tokens(list(SPECIAL))
+    return raw
+
+
+def _byte_pairs(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
+    raw = FastTokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator([*sorted(texts), *(role for role in _ROLES for _ in range(1000))], trainer)
+    return raw
 
 
 def build_model(

@@ -30,7 +30,7 @@ def model(words: Any, **changes: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------ tokenizers
 
 
-@pytest.mark.parametrize(("kind", "least"), [("word", 10), ("bpe", 265)])
+@pytest.mark.parametrize(("kind", "least"), [("word", 90), ("bpe", 265)])
 def test_a_vocabulary_too_small_for_any_conversation_is_refused(kind: Kind, least: int) -> None:
     with pytest.raises(ConfigError, match=f"vocab_size is {least - 1}; a {kind} vocabulary needs at least {least}"):
         tokenizer(kind, least - 1)
@@ -39,9 +39,9 @@ def test_a_vocabulary_too_small_for_any_conversation_is_refused(kind: Kind, leas
 
 def test_frequent_words_do_not_crowd_out_the_roles() -> None:
     texts = [" ".join(f"word{i}" for i in range(12))] * 2000
-    with pytest.raises(ConfigError, match=r"vocab_size is 14; .*no room for .*'assistant'"):
-        build_tokenizer(texts, kind="word", vocab_size=14, max_context=64)
-    assert "assistant" in build_tokenizer(texts, kind="word", vocab_size=40, max_context=64).get_vocab()
+    vocabulary = build_tokenizer(texts, kind="word", vocab_size=92, max_context=64).get_vocab()
+    assert len(vocabulary) == 92
+    assert {*SPECIAL, *ROLES} < set(vocabulary)
 
 
 @pytest.mark.parametrize("kind", ["word", "bpe"])
@@ -63,10 +63,18 @@ def test_words_are_decoded_with_one_space_between_them() -> None:
     assert words.decode(ids) == "open the chest , \n take it's brass-key ."
 
 
-def test_an_unknown_word_is_one_token() -> None:
+def test_a_word_never_read_is_spelled() -> None:
     words = tokenizer("word")
-    assert words.encode("take the xyzzy", add_special_tokens=False)[-1] == words.unk_token_id
-    assert words.decode(words.encode("xyzzy"), skip_special_tokens=True) == ""
+    ids = words.encode("take the Chest07, xy-2", add_special_tokens=False)
+    pieces = ["take", "the", "chest", "##0", "##7", ",", "x", "##y", "##-", "##2"]
+    assert words.convert_ids_to_tokens(ids) == pieces
+    assert words.decode(ids) == "take the chest07 , xy-2"
+
+
+def test_letters_nobody_knows_are_one_token() -> None:
+    words = tokenizer("word")
+    assert words.encode("take the žluť", add_special_tokens=False)[-1] == words.unk_token_id
+    assert words.decode(words.encode("žluť"), skip_special_tokens=True) == ""
 
 
 @pytest.mark.parametrize("text", ["Öffne\tdie Truhe ☃", "  two  spaces \n\n", "you're , not . here ?", "\x00\x1b[2J"])
@@ -84,9 +92,9 @@ def test_the_order_of_the_texts_does_not_matter(kind: Kind) -> None:
 
 def test_the_most_frequent_words_are_kept() -> None:
     vocabulary = build_tokenizer(
-        ["often often often seldom", "often sometimes sometimes"], kind="word", vocab_size=11, max_context=64
+        ["often often often seldom", "often sometimes sometimes"], kind="word", vocab_size=91, max_context=64
     ).get_vocab()
-    assert set(vocabulary) == {*SPECIAL, *ROLES, "often", "sometimes"}
+    assert {word for word in vocabulary if len(word) > 3} == {*SPECIAL, *ROLES[:4], "often", "sometimes"}
 
 
 # ---------------------------------------------------------------------------------------------------------- models
