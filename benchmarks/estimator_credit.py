@@ -4,10 +4,11 @@
     python benchmarks/estimator_credit.py --seeds 1  # one estimator instead of three
 
 Small TextWorld games are played by an expert that errs: in each episode it moves at random with a probability of its
-own, drawn from [0, 1], and the episode is cut after a number of turns of its own, drawn from 4 to 10, so that length
-says less about the outcome. A small language model, made from nothing, reads the training games' won episodes. With a
-head on the last token of each turn it is then fitted to the outcomes of all training episodes, won = 1 or 0: it is
-never shown what a single turn brought.
+own, drawn from [0, 1], and the episode is cut after a number of turns of its own, drawn from 4 to 10. Won episodes are
+still the shorter ones, and a credit that falls with the turn's number would already sum to much of the outcome; so of
+each length as many won as lost episodes are trained on. A small language model, made from nothing, reads the won ones.
+With a head on the last token of each turn it is then fitted to the outcomes, won = 1 or 0, less their mean, so that to
+know nothing is to say nothing. It is never shown what a single turn brought.
 
 On games that nobody trained on, each turn's share is compared with TextWorld's own sub-goal progress of that turn by
 Spearman's rank correlation over all turns. The interval is a bootstrap over games. Beside it stand credits that need
@@ -55,14 +56,14 @@ WORLD: dict[str, Any] = {
     "show_admissible": False,
     "games": {"train": 200, "test": 60},
 }
-PLAYED = {"train": (200, 2), "test": (60, 4)}
+PLAYED = {"train": (200, 5), "test": (60, 4)}
 """Games of each split, and episodes of each game."""
 BUDGETS = (4, 10)
 """Fewest and most turns after which an episode is cut."""
 MODEL = {"layers": 2, "width": 64, "heads": 4}
 CONTEXT = 2048
 READING_EPOCHS = 3
-FIT = Fit(epochs=5, lr=1e-3, episodes=16)
+FIT = Fit(epochs=8, lr=2e-3, episodes=8)
 RESAMPLES = 2000
 RESULT = Path(__file__).parent / "results" / "estimator_credit.json"
 
@@ -124,6 +125,19 @@ def _episode(trajectory: Trajectory) -> Episode:
     return Episode(trajectory, int(trajectory.group_id.rpartition("/")[2]), won.value, np.array(values))
 
 
+def of_even_lengths(episodes: Sequence[Episode]) -> list[Episode]:
+    """Return as many won as lost episodes of each number of turns, so that the number says nothing."""
+    of: dict[tuple[int, bool], list[Episode]] = {}
+    for episode in episodes:
+        of.setdefault((len(episode.progress_T), episode.won > 0), []).append(episode)
+    kept = []
+    for turns in sorted({turns for turns, _ in of}):
+        won, lost = of.get((turns, True), []), of.get((turns, False), [])
+        fewer = min(len(won), len(lost))
+        kept += [*won[:fewer], *lost[:fewer]]
+    return kept
+
+
 # --------------------------------------------------------------------------------------------------------- estimator
 
 
@@ -159,6 +173,7 @@ def estimated(train: Sequence[Episode], test: Sequence[Episode], reads: Reads, s
     outcomes = np.array([episode.won for episode in train])
     if shuffle:
         outcomes = np.random.default_rng(seed).permutation(outcomes)
+    outcomes -= outcomes.mean()
     rows = [estimator.read(episode.trajectory) for episode in train]
     for error in fit(estimator, list(estimator.parameters()), rows, outcomes.tolist(), FIT, seed=seed):
         print(f"  seed {seed} {reads}{' shuffled' * shuffle}: squared error {error:.3f}", flush=True)
@@ -265,6 +280,7 @@ def main() -> None:
     asked = parser.parse_args()
     started = time.monotonic()
     train, test = (asyncio.run(play(split, seed)) for split, seed in (("train", 1), ("test", 2)))
+    train = of_even_lengths(train)
     played = time.monotonic()
     credits = without_a_model(test)
     for seed in range(asked.seeds):

@@ -124,7 +124,7 @@ def test_the_value_of_an_expert_prover_is_textworlds_own_progress(cache: Path):
     from agentgym.policy.scripted import ScriptedPolicy
     from agentgym.registry import make
     from agentgym.reopen import Replay
-    from agentgym.rollout import Request, Rollouts, completed
+    from agentgym.rollout import Deadlines, Request, Rollouts, completed
 
     def world() -> Environment:
         return make("textworld", games={"train": 1}, cache_dir=str(cache), quest_length=3, max_turns=30)
@@ -145,7 +145,7 @@ def test_the_value_of_an_expert_prover_is_textworlds_own_progress(cache: Path):
         return str(commands[0] if turn in (1, 2) else privileged["expert"])
 
     maker = world()
-    rollouts = Rollouts(lambda: maker, ScriptedPolicy(wanders), concurrency=1)
+    rollouts = Rollouts(lambda: maker, ScriptedPolicy(wanders), concurrency=1, deadlines=Deadlines(step_s=100.0))
     request = Request("a", "g", maker.tasks("train")[0], seed=5)
     (episode,) = completed(asyncio.run(rollouts.run([request])))
     rollouts.close()
