@@ -18,10 +18,10 @@ FOLDERS = {"agentgym": "agentgym", "environments": "agentgym.environments", "rew
 LAYERS = (
     {"types"},
     {"errors"},
-    {"config", "files", "ledger", "presets", "provenance", "render", "spaces", "tools", "wire"},
+    {"config", "files", "jsonlines", "ledger", "presets", "provenance", "render", "spaces", "tools", "wire"},
     {"claims", "env", "judge", "policy", "reward"},
-    {"probe", "recipes", "registry", "remote", "rollout", "store", "testing", "worker", "wrappers"},
-    {"evaluate"},
+    {"probe", "recipes", "registry", "remote", "rollout", "store", "store_signals", "testing", "worker", "wrappers"},
+    {"attacks", "audit", "compare", "evaluate", "measure", "rescore"},
     {"train"},
     {"cli", "view", "__main__"},
 )
