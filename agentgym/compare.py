@@ -76,7 +76,7 @@ def compare(names: Sequence[Sequence[str]], a: Sequence[Reals], b: Sequence[Real
     for group, a_G, b_G in zip(names, a, b, strict=True):
         known_G = ~np.isnan(a_G) & ~np.isnan(b_G)
         if known_G.sum() > 1:
-            kept.append(([group[place] for place in np.flatnonzero(known_G)], a_G[known_G], b_G[known_G]))
+            kept.append(([group[place] for place in np.flatnonzero(known_G).tolist()], a_G[known_G], b_G[known_G]))
     episodes = sum(len(group) for group, _, _ in kept)
     pairs = np.array([_pairs(a_G, b_G) for _, a_G, b_G in kept]).reshape(-1, 3)
     products = np.array([_products(ranks(a_G), ranks(b_G)) for _, a_G, b_G in kept]).reshape(-1, 3)
@@ -121,7 +121,8 @@ def ranks(values_G: Reals) -> Reals:
     """Return the ranks of ``values_G`` from 1, tied values sharing their mean rank."""
     _, place, count = np.unique(values_G, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
-    return ((2 * last - count + 1) / 2)[place.reshape(-1)]
+    mean: Reals = (2 * last - count + 1) / 2
+    return mean[place.reshape(-1)]
 
 
 def _pairs(a_G: Reals, b_G: Reals) -> tuple[float, float, float]:

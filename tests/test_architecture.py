@@ -21,7 +21,7 @@ LAYERS = (
     {"config", "files", "jsonlines", "ledger", "presets", "provenance", "render", "spaces", "tools", "wire"},
     {"claims", "env", "judge", "policy", "reward"},
     {"probe", "recipes", "registry", "remote", "rollout", "store", "store_signals", "testing", "worker", "wrappers"},
-    {"attacks", "audit", "compare", "evaluate", "measure", "rescore"},
+    {"attacks", "audit", "audit_cases", "compare", "evaluate", "measure", "rescore"},
     {"train"},
     {"cli", "view", "__main__"},
 )

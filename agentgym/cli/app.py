@@ -199,6 +199,24 @@ def _score(
     _print(found, shown_score, json=json, emit=emit)
 
 
+@app.command("probe")
+def _probe(
+    run: _Run,
+    probe: Annotated[str, typer.Option(metavar="MODULE:CALLABLE", help="What returns the probe.")],
+    params: Annotated[
+        list[str] | None, typer.Option("--params", metavar="KEY=VALUE", help="A parameter of the probe; repeatable.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure what has been measured, too.")] = False,
+    json: _Json = False,
+) -> None:
+    """Measure a stored run again; what is found is added to it."""
+    from .probe import probe as measured
+    from .probe import shown
+    from .show import emit
+
+    _print(measured(run, probe, params or (), again=again), shown, json=json, emit=emit)
+
+
 reward_app = typer.Typer(help="Look into rewards.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(reward_app, name="reward")
 
@@ -238,6 +256,50 @@ def _diff(
 
     rewards = Asked(a, a_params or (), "--a-params"), Asked(b, b_params or (), "--b-params")
     _print(diff(run, *rewards, step=step, split=split, worst=worst), shown_difference, json=json, emit=emit)
+
+
+@reward_app.command("audit")
+def _audit(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder.", show_default=False)] = None,
+    env: Annotated[str | None, typer.Option(help="A world to play in, in place of a run.", show_default=False)] = None,
+    option: _Options = None,
+    reward: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Reward.  [default: the run's own]", show_default=False)
+    ] = None,
+    params: _Params = None,
+    probe: Annotated[
+        str | None, typer.Option(metavar="MODULE:CALLABLE", help="What returns the probe.", show_default=False)
+    ] = None,
+    probe_params: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of it.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Failing episodes to attack with.")] = 32,
+    step: _Step = None,
+    above: Annotated[
+        float | None,
+        typer.Option(help="Price above which it worked.  [default: what the honest one is paid]", show_default=False),
+    ] = None,
+    play: Annotated[bool, typer.Option(help="Whether to play attacks in the world, too.")] = True,
+    only: Annotated[list[str] | None, typer.Option(metavar="FAMILY", help="Kind of attack; repeatable.")] = None,
+    json: _Json = False,
+) -> None:
+    """Attack a reward before training on it: how often does an episode get more for deserving no more?"""
+    from .audit import Asked, examine, shown
+    from .show import emit
+
+    made = Asked(
+        run,
+        env,
+        option or (),
+        reward,
+        params or (),
+        probe,
+        probe_params or (),
+        episodes,
+        step,
+        above,
+        play,
+        only or (),
+    )
+    _print(examine(made), shown, json=json, emit=emit)
 
 
 def _print(data: dict[str, Any], shown: Any, *, json: bool, emit: Any) -> None:
