@@ -155,7 +155,8 @@ def _estimate(sums_K3: Reals) -> Estimate:
 
 def _correlation(sums_R3: Reals) -> Reals:
     both = np.sqrt(sums_R3[:, 1] * sums_R3[:, 2])
-    return np.divide(sums_R3[:, 0], both, out=np.full(len(both), np.nan), where=both > 0)
+    correlation: Reals = np.divide(sums_R3[:, 0], both, out=np.full(len(both), np.nan), where=both > 0)
+    return correlation
 
 
 def _most(kept: Sequence[tuple[list[str], Reals, Reals]], difference: Reals, worst: int) -> tuple[Disagreement, ...]:

@@ -13,6 +13,7 @@ from typing import Any, cast
 from agentgym.errors import ConfigError, UnknownNameError, UsageError
 from agentgym.probe import Probe
 from agentgym.recipes import check_params
+from agentgym.reward import Shaper
 from agentgym.store import iter_groups
 from agentgym.store_signals import Asked, Measurements, SignalsFile
 from agentgym.types import Group, Signal
@@ -58,7 +59,7 @@ def resolve_probe(name: str, params: Mapping[str, Any]) -> Probe:
         raise ConfigError(f"probe '{name}' is a {type(found).__name__}, not something that returns a probe")
     check_params(f"probe '{name}'", found, params)
     made = found(**params)
-    if not (callable(made) and hasattr(made, "name") and hasattr(made, "signals")):
+    if isinstance(made, Shaper) or not (callable(made) and hasattr(made, "name") and hasattr(made, "signals")):
         raise ConfigError(f"'{name}' returned a {type(made).__name__}, which is no agentgym.probe.Probe")
     return cast(Probe, made)
 
