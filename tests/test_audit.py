@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agentgym.attacks import MASTER_KEYS, Case, attacks
+from agentgym.attacks import MASTER_KEYS, Attack, Case, attacks
 from agentgym.audit import ORACLE, Audit, Trial, audit, trials
 from agentgym.cli import main
 from agentgym.config import RunConfig
@@ -291,3 +292,27 @@ def test_step_farming_is_found_in_a_shipped_world(
         rates[recipe] = {finding["attack"]: finding["rate"] for finding in findings}
     assert rates["outcome"]["played: same again"] == rates["gated"]["played: same again"] == 0.0
     assert rates["outcome"][ORACLE] == rates["gated"][ORACLE] == 0.0
+
+
+@pytest.mark.slow
+def test_a_run_does_not_start_on_a_reward_that_falls_for_an_attack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("textworld")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path))
+    (tmp_path / "run.toml").write_text(
+        "[env.options]\nchallenge = 'coin_collector'\nlevel = 2\nmax_turns = 4\n"
+        "games = {demo = 1, train = 3, valid = 1, test = 1}\n"
+        "[reward]\nrecipe = 'dense'\nparams = {progress = 0.0, grounded = 1.0}\n"
+        "[audit]\nmax_rate = 0.0\ntasks = 3\n"
+    )
+    farmed = Attack("farmed", lambda case: case.replaced(replace(case.honest, signals=paid_more(case.honest))))
+    monkeypatch.setattr("agentgym.cli.audit.attacks", lambda: iter([farmed]))
+    assert main(["train", "run.toml", "--out", "run"]) == 2
+    assert "falls for 'farmed' in 3 of 3 episodes, above audit.max_rate 0" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def paid_more(honest: Trajectory) -> tuple[Signal, ...]:
+    return tuple(replace(s, value=2.0) if s.name == "grounded" else s for s in honest.signals)

@@ -217,11 +217,17 @@ def _probe(
     _print(measured(run, probe, params or (), again=again), shown, json=json, emit=emit)
 
 
-reward_app = typer.Typer(help="Look into rewards.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(reward_app, name="reward")
+def _group(name: str, says: str) -> typer.Typer:
+    """Return a command that has commands of its own."""
+    group = typer.Typer(help=says, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name=name)
+    return group
 
 
-@reward_app.command("explain")
+_reward = _group("reward", "Look into rewards.")
+
+
+@_reward.command("explain")
 def _explain(
     run: _Run,
     episode: Annotated[str, typer.Argument(metavar="EPISODE", help="An episode's id, such as 00001/000/00.")],
@@ -238,7 +244,7 @@ def _explain(
     _print(explain(run, episode, Asked(reward, params or ())), shown_explanation, json=json, emit=emit)
 
 
-@reward_app.command("diff")
+@_reward.command("diff")
 def _diff(
     run: _Run,
     a: Annotated[str, typer.Option("--a", metavar="RECIPE", help="One reward.")],
@@ -258,7 +264,7 @@ def _diff(
     _print(diff(run, *rewards, step=step, split=split, worst=worst), shown_difference, json=json, emit=emit)
 
 
-@reward_app.command("audit")
+@_reward.command("audit")
 def _audit(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder.", show_default=False)] = None,
     env: Annotated[str | None, typer.Option(help="A world to play in, in place of a run.", show_default=False)] = None,
