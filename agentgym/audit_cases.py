@@ -113,12 +113,22 @@ def world_cases(config: RunConfig, *, limit: int) -> list[Case]:
 def played_trials(config: RunConfig, cases: Sequence[Case]) -> list[Trial]:
     """Return what each policy of `PLAYED` earns at the tasks of ``cases``, in the world of ``config``."""
     played = play(config, [case.honest.task for case in cases], PLAYED)
-    return [
-        Trial(name, case, case.replaced(trajectory))
+    made = [
+        played_trial(name, case, trajectory, config.eval.success)
         for name, trajectories in played.items()
         for case, trajectory in zip(cases, trajectories, strict=True)
-        if trajectory is not None
     ]
+    return [trial for trial in made if trial is not None]
+
+
+def played_trial(name: str, case: Case, trajectory: Trajectory | None, success: str) -> Trial | None:
+    """Return ``trajectory`` as a trial beside ``case``, or None where it is none.
+
+    A script that happens to succeed deserves what it gets, and an oracle that does not succeed is none.
+    """
+    if trajectory is None or succeeded(trajectory, success) is not (name == ORACLE):
+        return None
+    return Trial(name, case, case.replaced(trajectory))
 
 
 def play(
@@ -167,6 +177,7 @@ __all__ = [
     "Choose",
     "nothing",
     "play",
+    "played_trial",
     "played_trials",
     "same_again",
     "stored_cases",

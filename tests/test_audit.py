@@ -294,25 +294,23 @@ def test_step_farming_is_found_in_a_shipped_world(
     assert rates["outcome"][ORACLE] == rates["gated"][ORACLE] == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(("limit", "starts"), [("0.5", False), ("1.0", True), ("none", True)])
 def test_a_run_does_not_start_on_a_reward_that_falls_for_an_attack(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    limit: str, starts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("textworld")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path))
-    (tmp_path / "run.toml").write_text(
-        "[env.options]\nchallenge = 'coin_collector'\nlevel = 2\nmax_turns = 4\n"
-        "games = {demo = 1, train = 3, valid = 1, test = 1}\n"
-        "[reward]\nrecipe = 'dense'\nparams = {progress = 0.0, grounded = 1.0}\n"
-        "[audit]\nmax_rate = 0.0\ntasks = 3\n"
-    )
     farmed = Attack("farmed", lambda case: case.replaced(replace(case.honest, signals=paid_more(case.honest))))
+    monkeypatch.setattr("agentgym.cli.audit.world_cases", lambda config, limit: [case("a"), case("b")])
+    monkeypatch.setattr("agentgym.cli.audit.played_trials", lambda config, cases: [])
     monkeypatch.setattr("agentgym.cli.audit.attacks", lambda: iter([farmed]))
-    assert main(["train", "run.toml", "--out", "run"]) == 2
-    assert "falls for 'farmed' in 3 of 3 episodes, above audit.max_rate 0" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr("agentgym.cli.train._attend", lambda asked, run, config: 0)
+    assert main(["train", "quickstart", "--out", "run", f"--audit.max_rate={limit}"]) == (0 if starts else 2)
+    assert (tmp_path / "run").exists() == starts
+    refused = "falls for 'farmed' in 2 of 2 episodes, above audit.max_rate 0.5" in capsys.readouterr().err
+    assert refused is not starts
 
 
 def paid_more(honest: Trajectory) -> tuple[Signal, ...]:
-    return tuple(replace(s, value=2.0) if s.name == "grounded" else s for s in honest.signals)
+    return tuple(replace(s, value=2.0) if s.name == "progress" else s for s in honest.signals)
