@@ -99,6 +99,15 @@ class RewardConfig(Section):
     "Passed to the recipe, which checks them."
 
 
+class AuditConfig(Section):
+    """Attacks on the reward before the first step; see ``agentgym reward audit``."""
+
+    max_rate: Fraction | None = None
+    "Highest share of episodes any attack may work in for the run to start; left out: no audit."
+    tasks: Count = 16
+    "Training tasks that a random player fails at for it."
+
+
 class PretrainConfig(Section):
     """A first reading of the worlds: language modelling on what a random player meets, no expert involved."""
 
@@ -227,6 +236,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     policy: PolicyConfig = PolicyConfig()
     reward: RewardConfig = RewardConfig()
+    audit: AuditConfig = AuditConfig()
     pretrain: PretrainConfig = PretrainConfig()
     warmstart: WarmstartConfig = WarmstartConfig()
     train: TrainConfig = TrainConfig()

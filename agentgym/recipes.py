@@ -6,7 +6,7 @@ import difflib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentgym.errors import ConfigError, UnknownNameError, unknown_name
@@ -42,31 +42,36 @@ def resolve(name: str, params: Mapping[str, Any] | None = None) -> Shaper:
         return found
     if not callable(found):
         raise ConfigError(f"reward '{name}' is a {type(found).__name__}, not a Shaper or a function returning one")
-    _check_params(name, inspect.signature(found), typing.get_type_hints(found), params)
+    check_params(f"reward '{name}'", found, params)
     shaper = found(**params)
     if not isinstance(shaper, Shaper):
         raise ConfigError(f"reward '{name}' returned a {type(shaper).__name__}, not a Shaper")
     return shaper
 
 
-def _check_params(name: str, signature: inspect.Signature, types: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    known = signature.parameters
+def check_params(what: str, found: Callable[..., Any], params: Mapping[str, Any]) -> None:
+    """Check that ``found`` can be called with ``params``; ``what`` names it: ``reward 'dense'``.
+
+    Raises:
+        ConfigError: a parameter is unknown, missing, of another type or not finite.
+    """
+    known, types = inspect.signature(found).parameters, typing.get_type_hints(found)
     for key, value in params.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f" did you mean '{near[0]}'?" if near else ""
-            raise ConfigError(f"reward '{name}' has no parameter '{key}';{hint} known: {', '.join(known) or 'none'}")
+            raise ConfigError(f"{what} has no parameter '{key}';{hint} known: {', '.join(known) or 'none'}")
         asked = types.get(key)
         accepted = (float, int) if asked is float else asked
         if asked in (bool, int, float, str) and (
             not isinstance(value, accepted) or (isinstance(value, bool) and asked is not bool)  # type: ignore[arg-type]
         ):
-            raise ConfigError(f"parameter '{key}' of reward '{name}' is {value!r}; it must be of type {asked.__name__}")
+            raise ConfigError(f"parameter '{key}' of {what} is {value!r}; it must be of type {asked.__name__}")
         if isinstance(value, float):
-            finite(f"parameter '{key}' of reward '{name}'", value)
+            finite(f"parameter '{key}' of {what}", value)
     missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in params]
     if missing:
-        raise ConfigError(f"reward '{name}' needs the parameters: {', '.join(missing)}")
+        raise ConfigError(f"{what} needs the parameters: {', '.join(missing)}")
 
 
-__all__ = ["RECIPES", "resolve"]
+__all__ = ["RECIPES", "check_params", "resolve"]

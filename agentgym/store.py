@@ -15,14 +15,12 @@ the run is continued. `RunFolder` writes, and is alone in doing so; the function
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +29,7 @@ from agentgym import config as configuration
 from agentgym.config import RunConfig
 from agentgym.errors import StoredRunError
 from agentgym.files import AppendFile, FolderLock, replace
+from agentgym.jsonlines import SCHEMA, LineReader, Stored, checked, document, line, parsed, read_lines
 from agentgym.ledger import Ledger
 from agentgym.provenance import provenance
 from agentgym.types import Floats, Group, Sample, Sampling, StopReason, TokenIds, Trajectory, Turn
@@ -46,24 +45,12 @@ from agentgym.wire import (
     task_to_json,
 )
 
-SCHEMA = 1
-"""Of the lines and of the token file; a reader refuses a newer one."""
 CONFIG, LOCK, SUMMARY = "config.toml", "lock.json", "summary.json"
 EPISODES, METRICS, TOKENS = "episodes.jsonl", "metrics.jsonl", "tokens.bin"
 
 _DEFAULT_SAMPLING = Sampling()
 _NO_IDS: TokenIds = np.empty(0, np.int32)
 _NO_LOGPROBS: Floats = np.empty(0, np.float32)
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Stored(Generic[T]):
-    """What a file of lines holds."""
-
-    records: tuple[T, ...]
-    torn_bytes: int
-    "Bytes of a half-written last line that were left out; 0 where the file is whole."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +61,29 @@ class Episode:
     trajectory: Trajectory
     paid: Mapping[str, Any]
     "What `ledger_to_json` made of its ledger."
+
+
+class StoredTurns(Sequence[Turn]):
+    """The turns of a stored episode without their tokens, made when one is first looked at.
+
+    Pricing counts turns and seldom reads them, and making them would take half of its time.
+    """
+
+    def __init__(self, records: Sequence[Json]) -> None:
+        self._records = records
+        self._turns: tuple[Turn, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Turn: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Turn, ...]: ...
+    def __getitem__(self, index: int | slice) -> Turn | tuple[Turn, ...]:
+        if self._turns is None:
+            self._turns = tuple(_turn_from_json(record, None) for record in self._records)
+        return self._turns[index]
 
 
 class RunFolder:
@@ -107,7 +117,7 @@ class RunFolder:
                 raise StoredRunError(f"'{path}' holds a run already; continue it with --resume, or name another folder")
             for name in (EPISODES, METRICS, TOKENS, SUMMARY):
                 (path / name).unlink(missing_ok=True)
-            replace(path / LOCK, _document(provenance()))
+            replace(path / LOCK, document(provenance()))
             replace(path / CONFIG, configuration.dump(config))
             return cls(path, config, lock)
         except BaseException:
@@ -142,7 +152,7 @@ class RunFolder:
                 record = {"schema": SCHEMA, "step": step, **trajectory_to_json(trajectory)}
                 record |= {"tokens_at": size + len(tokens), "paid": ledger_to_json(ledger)}
                 tokens += _token_block(trajectory)
-                lines += _line(record)
+                lines += line(record)
                 count += 1
         self._files[TOKENS].append(bytes(tokens))
         try:
@@ -158,7 +168,7 @@ class RunFolder:
         Raises:
             StoredRunError: it cannot be written; what was there is unchanged.
         """
-        self._files[METRICS].append(_line({"schema": SCHEMA, **record}))
+        self._files[METRICS].append(line({"schema": SCHEMA, **record}))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace the summary.
@@ -166,7 +176,7 @@ class RunFolder:
         Raises:
             StoredRunError: it cannot be written; the one before is unchanged.
         """
-        replace(self.path / SUMMARY, _document({"schema": SCHEMA, **summary}))
+        replace(self.path / SUMMARY, document({"schema": SCHEMA, **summary}))
 
     def commit(self) -> dict[str, int]:
         """Return the length of each file, in bytes, once all of it is on the disk.
@@ -232,7 +242,7 @@ def read_summary(path: Path) -> Json | None:
     _check_run(path)
     if not (path / SUMMARY).exists():
         return None
-    return _checked(_parsed((path / SUMMARY).read_bytes()), f"'{path / SUMMARY}'")
+    return checked(parsed((path / SUMMARY).read_bytes()), f"'{path / SUMMARY}'")
 
 
 def read_metrics(path: Path) -> Stored[Json]:
@@ -242,7 +252,7 @@ def read_metrics(path: Path) -> Stored[Json]:
         StoredRunError: there is no run, or a line is damaged.
     """
     _check_run(path)
-    return _read_lines(path / METRICS)
+    return read_lines(path / METRICS)
 
 
 def read_episodes(path: Path, *, step: int | None = None, tokens: bool = False) -> Stored[Episode]:
@@ -257,47 +267,30 @@ def read_episodes(path: Path, *, step: int | None = None, tokens: bool = False) 
         StoredRunError: there is no run, or a line or its tokens are damaged.
     """
     _check_run(path)
-    lines = _read_lines(path / EPISODES)
-    chosen = [line for line in lines.records if step is None or line["step"] == step]
     words = np.fromfile(path / TOKENS, np.int32) if tokens and (path / TOKENS).exists() else _NO_IDS
-    episodes = []
-    for line in chosen:
-        arrays = _tokens_at(words, line, path) if tokens else None
-        episodes.append(Episode(line["step"], trajectory_from_json(line, arrays), line["paid"]))
-    return Stored(tuple(episodes), lines.torn_bytes)
+    reader, episodes = LineReader(path / EPISODES), []
+    for record in reader:
+        if step is None or record["step"] == step:
+            arrays = _tokens_at(words, record, path) if tokens else None
+            episodes.append(Episode(record["step"], trajectory_from_json(record, arrays), record["paid"]))
+    return Stored(tuple(episodes), reader.torn_bytes)
+
+
+def iter_groups(path: Path) -> Iterator[tuple[Episode, ...]]:
+    """Yield the episodes of the run in ``path`` group by group, oldest first, without their tokens.
+
+    Raises:
+        StoredRunError: there is no run, or a line is damaged.
+    """
+    _check_run(path)
+    records = LineReader(path / EPISODES)
+    for (step, _), siblings in groupby(records, key=lambda record: (record["step"], record["group"])):
+        yield tuple(Episode(step, trajectory_from_json(record), record["paid"]) for record in siblings)
 
 
 def _check_run(path: Path) -> None:
     if not (path / CONFIG).is_file():
         raise StoredRunError(f"no run in '{path}': it has no {CONFIG}")
-
-
-def _read_lines(path: Path) -> Stored[Json]:
-    """Return the records of a file of lines; only its last line may be damaged, and is left out."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    records: list[Json] = []
-    for number, line in enumerate(lines, 1):
-        record = _parsed(line) if line.endswith(b"\n") else None
-        if record is None and number == len(lines):
-            return Stored(tuple(records), len(line))
-        records.append(_checked(record, f"'{path}' line {number}"))
-    return Stored(tuple(records), 0)
-
-
-def _parsed(text: bytes) -> Json | None:
-    try:
-        record = json.loads(text)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _checked(record: Json | None, where: str) -> Json:
-    if record is None:
-        raise StoredRunError(f"{where} is damaged: it is no JSON object")
-    if record.get("schema") != SCHEMA:
-        raise StoredRunError(f"{where} has schema {record.get('schema')}; this version reads {SCHEMA}")
-    return record
 
 
 def _lines_in(path: Path) -> int:
@@ -325,11 +318,12 @@ def trajectory_to_json(trajectory: Trajectory) -> Json:
 
 def trajectory_from_json(data: Json, tokens: Iterator[NDArray[Any]] | None = None) -> Trajectory:
     """Return the trajectory that ``data`` was made of; ``tokens`` gives each turn's four arrays in order."""
+    turns = data["turns"]
     return Trajectory(
         id=data["id"],
         group_id=data["group"],
         task=task_from_json(data["task"]),
-        turns=tuple(_turn_from_json(turn, tokens) for turn in data["turns"]),
+        turns=StoredTurns(turns) if tokens is None else tuple(_turn_from_json(turn, tokens) for turn in turns),
         final_observation=observation_from_json(data["final_observation"]),
         stop=StopReason(data["stop"]),
         signals=tuple(signal_from_json(signal) for signal in data["signals"]),
@@ -376,7 +370,8 @@ def _turn_from_json(data: Json, tokens: Iterator[NDArray[Any]] | None) -> Turn:
     prompt, ids, logprobs, versions = (
         (_NO_IDS, _NO_IDS, _NO_LOGPROBS, _NO_IDS) if tokens is None else (next(tokens) for _ in range(4))
     )
-    message, sampling = message_from_json(data["message"]), Sampling(**data.get("sampling", {}))
+    message = message_from_json(data["message"])
+    sampling = Sampling(**data["sampling"]) if "sampling" in data else _DEFAULT_SAMPLING
     return Turn(
         observation=observation_from_json(data["observation"]),
         sample=Sample(message, ids, logprobs.view(np.float32), versions, data["finish"], sampling),
@@ -412,32 +407,13 @@ def _tokens_at(words: NDArray[np.int32], line: Json, path: Path) -> Iterator[NDA
     return iter([words[a:b] for a, b in pairwise(ends)])
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(_plain(record), allow_nan=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _document(record: Mapping[str, Any]) -> str:
-    return json.dumps(_plain(record), allow_nan=False, indent=2) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """Return ``value`` in JSON's own types; a number that is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
-
-
 __all__ = [
     "SCHEMA",
     "Episode",
     "RunFolder",
     "Stored",
+    "StoredTurns",
+    "iter_groups",
     "ledger_to_json",
     "read_config",
     "read_episodes",

@@ -166,7 +166,7 @@ class Trajectory:
     id: str
     group_id: str
     task: Task
-    turns: tuple[Turn, ...]
+    turns: Sequence[Turn]
     final_observation: Observation
     stop: StopReason
     signals: tuple[Signal, ...]

@@ -18,10 +18,10 @@ FOLDERS = {"agentgym": "agentgym", "environments": "agentgym.environments", "rew
 LAYERS = (
     {"types"},
     {"errors"},
-    {"config", "files", "ledger", "presets", "provenance", "render", "spaces", "tools", "wire"},
+    {"config", "files", "jsonlines", "ledger", "presets", "provenance", "render", "spaces", "tools", "wire"},
     {"claims", "env", "judge", "judging", "policy", "probe", "reward"},
-    {"recipes", "registry", "remote", "reopen", "rollout", "store", "testing", "worker", "wrappers"},
-    {"evaluate"},
+    {"recipes", "registry", "remote", "reopen", "rollout", "store", "store_signals", "testing", "worker", "wrappers"},
+    {"attacks", "audit", "audit_cases", "compare", "evaluate", "measure", "rescore"},
     {"train"},
     {"cli", "view", "__main__"},
 )

@@ -29,6 +29,11 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")
 _Options = Annotated[
     list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the environment; repeatable.")
 ]
+_Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+_Params = Annotated[
+    list[str] | None, typer.Option("--params", metavar="KEY=VALUE", help="A parameter of the reward; repeatable.")
+]
+_Step = Annotated[int | None, typer.Option(help="Only episodes of this training step.", show_default=False)]
 _Split = Annotated[str | None, typer.Option(help="Tasks to take.", show_default=False)]
 
 
@@ -173,6 +178,134 @@ def _curve(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder
     from agentgym.view.curve import draw
 
     print(draw(run))
+
+
+@app.command("score")
+def _score(
+    run: _Run,
+    reward: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Reward.  [default: the run's own]", show_default=False)
+    ] = None,
+    params: _Params = None,
+    step: _Step = None,
+    split: _Split = None,
+    json: _Json = False,
+) -> None:
+    """Price a stored run again, without model or world."""
+    from .reward import Asked, score, shown_score
+    from .show import emit
+
+    found = score(run, Asked(reward, params or ()), step=step, split=split)
+    _print(found, shown_score, json=json, emit=emit)
+
+
+@app.command("probe")
+def _probe(
+    run: _Run,
+    probe: Annotated[str, typer.Option(metavar="MODULE:CALLABLE", help="What returns the probe.")],
+    params: Annotated[
+        list[str] | None, typer.Option("--params", metavar="KEY=VALUE", help="A parameter of the probe; repeatable.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure what has been measured, too.")] = False,
+    json: _Json = False,
+) -> None:
+    """Measure a stored run again; what is found is added to it."""
+    from .probe import probe as measured
+    from .probe import shown
+    from .show import emit
+
+    _print(measured(run, probe, params or (), again=again), shown, json=json, emit=emit)
+
+
+def _group(name: str, says: str) -> typer.Typer:
+    """Return a command that has commands of its own."""
+    group = typer.Typer(help=says, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name=name)
+    return group
+
+
+_reward = _group("reward", "Look into rewards.")
+
+
+@_reward.command("explain")
+def _explain(
+    run: _Run,
+    episode: Annotated[str, typer.Argument(metavar="EPISODE", help="An episode's id, such as 00001/000/00.")],
+    reward: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Reward.  [default: the run's own]", show_default=False)
+    ] = None,
+    params: _Params = None,
+    json: _Json = False,
+) -> None:
+    """Show who paid an episode, turn by turn: through which gate, on what evidence."""
+    from .reward import Asked, explain, shown_explanation
+    from .show import emit
+
+    _print(explain(run, episode, Asked(reward, params or ())), shown_explanation, json=json, emit=emit)
+
+
+@_reward.command("diff")
+def _diff(
+    run: _Run,
+    a: Annotated[str, typer.Option("--a", metavar="RECIPE", help="One reward.")],
+    b: Annotated[str, typer.Option("--b", metavar="RECIPE", help="The other.")],
+    a_params: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of the one.")] = None,
+    b_params: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of the other.")] = None,
+    step: _Step = None,
+    split: _Split = None,
+    worst: Annotated[int, typer.Option(min=0, help="How many episodes to name.")] = 5,
+    json: _Json = False,
+) -> None:
+    """Compare two rewards on a stored run: order, distance, and where they disagree most."""
+    from .reward import Asked, diff, shown_difference
+    from .show import emit
+
+    rewards = Asked(a, a_params or (), "--a-params"), Asked(b, b_params or (), "--b-params")
+    _print(diff(run, *rewards, step=step, split=split, worst=worst), shown_difference, json=json, emit=emit)
+
+
+@_reward.command("audit")
+def _audit(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder.", show_default=False)] = None,
+    env: Annotated[str | None, typer.Option(help="A world to play in, in place of a run.", show_default=False)] = None,
+    option: _Options = None,
+    reward: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Reward.  [default: the run's own]", show_default=False)
+    ] = None,
+    params: _Params = None,
+    probe: Annotated[
+        str | None, typer.Option(metavar="MODULE:CALLABLE", help="What returns the probe.", show_default=False)
+    ] = None,
+    probe_params: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of it.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Failing episodes to attack with.")] = 32,
+    step: _Step = None,
+    above: Annotated[
+        float | None,
+        typer.Option(help="Price above which it worked.  [default: what the honest one is paid]", show_default=False),
+    ] = None,
+    play: Annotated[bool, typer.Option(help="Whether to play attacks in the world, too.")] = True,
+    only: Annotated[list[str] | None, typer.Option(metavar="FAMILY", help="Kind of attack; repeatable.")] = None,
+    json: _Json = False,
+) -> None:
+    """Attack a reward before training on it: how often does an episode get more for deserving no more?"""
+    from .audit import Asked, examine, shown
+    from .show import emit
+
+    made = Asked(
+        run,
+        env,
+        option or (),
+        reward,
+        params or (),
+        probe,
+        probe_params or (),
+        episodes,
+        step,
+        above,
+        play,
+        only or (),
+    )
+    _print(examine(made), shown, json=json, emit=emit)
 
 
 def _print(data: dict[str, Any], shown: Any, *, json: bool, emit: Any) -> None:

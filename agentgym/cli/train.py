@@ -66,7 +66,7 @@ def start(asked: Asked) -> int:
     """Do what was asked and return the exit code.
 
     Raises:
-        UsageError: what was asked cannot be done.
+        UsageError: what was asked cannot be done, or the reward falls for an attack.
         InfrastructureError: the run had to be given up.
     """
     _check_words(asked)
@@ -79,6 +79,10 @@ def start(asked: Asked) -> int:
     sizes = check(config)
     if asked.dry_run:
         return _tell(asked, config, sizes, asked.out or _free(asked.name, config.seed))
+    if config.audit.max_rate is not None:
+        from .audit import audited
+
+        audited(config).require(config.audit.max_rate)
     path = _new_folder(asked, config)
     with RunFolder.create(path, config) as run:
         return _attend(asked, run, config)

@@ -22,8 +22,9 @@ from agentgym.policy.embedded import EmbeddedPolicy
 from agentgym.recipes import resolve
 from agentgym.render import Renderer
 from agentgym.rollout import Rollouts, completed, group_requests
-from agentgym.store import RunFolder
+from agentgym.store import RunFolder, read_metrics
 from agentgym.train.advantage import ESTIMATORS, TurnBaseline
+from agentgym.train.alarms import Alarm, alarms, vital_signs
 from agentgym.train.batch import Row, looking_ahead, rows
 from agentgym.train.credit import Crediting, Priced, advantages, has_signal, price, value_targets, viable
 from agentgym.train.factory import save
@@ -61,6 +62,9 @@ class Trainer:
         self._baseline = TurnBaseline(gamma=config.train.gamma)
         self._sampling = Sampling(config.policy.temperature, config.policy.max_tokens)
         self._before: dict[str, Any] = {}
+        self._history: list[tuple[int, Metrics]] = []
+        self._alarms: dict[str, Alarm] = {}
+        "Every alarm of the run by name, as it stood last."
 
     def stop(self) -> None:
         """Ask the run to end, committed, after the step it is in."""
@@ -108,6 +112,9 @@ class Trainer:
             learner.load_state(state["learner"])
             self._baseline = TurnBaseline.from_state(state["baseline"])
             step, self._before = state["step"], state["before"]
+            for line in read_metrics(self._session.run.path).records:
+                if line["kind"] == "train":
+                    self._watch(line["step"], line)
         else:
             self._commit_step(0, learner)
         tasks = await self._session.tasks(config.train.split, self._session.train_tasks())
@@ -117,7 +124,8 @@ class Trainer:
                 self._announce(step)
                 while step < config.train.steps:
                     step += 1
-                    self._session.record("train", step, await self._step(step, tasks, rollouts, policy, learner))
+                    metrics = await self._step(step, tasks, rollouts, policy, learner)
+                    self._session.record("train", step, metrics | self._watch(step, metrics, say=True))
                     if config.eval.every and step % config.eval.every == 0:
                         await self._session.evaluate(policy, config.eval.split, config.eval.games, "during", step)
                         self._announce(step - 1)
@@ -127,6 +135,16 @@ class Trainer:
         finally:
             policy.close()
         save(model, tokenizer, self._session.run.path / "model")
+
+    def _watch(self, step: int, metrics: Metrics, *, say: bool = False) -> Metrics:
+        """Take a step in; return, as metrics, the alarms that stand after it and the steps they began at."""
+        self._history.append((step, metrics))
+        standing = {alarm.name: alarm for alarm in alarms(self._history)}
+        for alarm in standing.values():
+            if say and self._alarms.get(alarm.name) != alarm:
+                self._session.observer.say(str(alarm))
+        self._alarms |= standing
+        return {f"alarm/{name}": float(alarm.since) for name, alarm in standing.items()}
 
     def _announce(self, step: int) -> None:
         self._session.observer.phase("reinforcement", self.config.train.steps)
@@ -257,6 +275,7 @@ class Trainer:
             "steps": self.config.train.steps,
             "wall_s": self._session.wall(),
             "seed": self.config.seed,
+            "alarms": {name: alarm.since for name, alarm in self._alarms.items()},
         }
         self._session.run.write_summary(summary)
         return summary
@@ -284,6 +303,7 @@ def _reported(priced: Sequence[Priced], success: str) -> Metrics:
         "return": float(paid.sum()),
         **{f"reward/{name}": float(value) for name, value in zip(ledgers[0].component_names, paid, strict=True)},
         "truncated": sum(t.stop.truncated for t in trajectories) / len(trajectories),
+        **vital_signs(trajectories, ledgers),
     }
 
 
