@@ -277,8 +277,8 @@ def test_a_dry_run_prints_a_configuration_that_can_be_trained_from(
 
 def test_parameters_are_counted_as_the_model_has_them() -> None:
     factory = pytest.importorskip("agentgym.train.factory")
-    made = config.load("quickstart", {"model.kv_heads": 2, "model.ff": 100, "model.width": 64, "model.vocab_size": 64})
-    tokenizer = factory.build_tokenizer(["a b c"], kind="word", vocab_size=64, max_context=64)
+    made = config.load("quickstart", {"model.kv_heads": 2, "model.ff": 100, "model.width": 64, "model.vocab_size": 92})
+    tokenizer = factory.build_tokenizer(["a b c"], kind="word", vocab_size=92, max_context=64)
     model = factory.build_model(
         tokenizer,
         layers=made.model.layers,

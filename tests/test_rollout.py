@@ -44,7 +44,7 @@ TASK = Task("echo/0", "Say something.", 3)
 Choose = Callable[[Context], str]
 
 TOKENIZER = build_tokenizer(
-    ["This is echo/0, seed 12345. Say something. hello, hello"], kind="word", vocab_size=60, max_context=512
+    ["This is echo/0, seed 12345. Say something. hello, hello"], kind="word", vocab_size=120, max_context=512
 )
 
 

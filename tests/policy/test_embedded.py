@@ -18,7 +18,7 @@ from agentgym.policy.embedded import EmbeddedPolicy, load
 from agentgym.train.factory import build_model, build_tokenizer, save
 from agentgym.types import Sample, Sampling, TokenIds
 
-WORDS = 60
+WORDS = 120
 CONTEXT = 512
 T = TypeVar("T")
 NONE: TokenIds = np.empty(0, np.int32)
