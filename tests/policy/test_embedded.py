@@ -333,7 +333,7 @@ def test_logprobs_are_of_the_tempered_distribution(
 
 def test_finish_says_how_the_answer_ended(model: Any, make_policy: Callable[..., EmbeddedPolicy]) -> None:
     seen = set()
-    for answers in run(play_many(make_policy(model), range(40), max_tokens=8)).values():
+    for answers in run(play_many(make_policy(model), range(40), max_tokens=8, temperature=30.0)).values():
         for _, sample in answers:
             ids = sample.token_ids_N.tolist()
             seen.add(sample.finish)

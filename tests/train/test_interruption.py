@@ -190,12 +190,12 @@ MOMENTS = [
     r"os.rename .*step-000001",  # the first checkpoint is all but there
     r"open .*partial-000002/state.pt",  # within the first reading
     r"open .*partial-000006/sha256",  # within the warm start
-    r"open .*warmstart/tokenizer_config.json w",
+    r"open .*warmstart.partial/tokenizer_config.json w",
     r"open .*partial-000011/state.pt",  # before the very first step is committed …
     r"os.rename .*/\.latest",  # … and right after
     r"open .*partial-000013/state.pt",  # a step was taken, with its episodes written, and not committed
     r"os.rename .*step-000014",  # an evaluation and the last step
-    r"open .*model/config.json w",
+    r"open .*model.partial/config.json w",
     r"os.rename .*summary.json",
 ]
 """Each is met by the run that goes on from the one before."""

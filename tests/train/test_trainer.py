@@ -63,7 +63,7 @@ def test_a_run_leaves_what_the_readme_promises(reference: Path) -> None:
     summary = read_summary(reference)
     assert summary is not None
     assert summary.keys() >= PROMISED
-    assert (summary["steps"], summary["seed"], summary["episodes"]) == (2, 5, 2 * 4 * 4)
+    assert (summary["steps"], summary["seed"], summary["episodes"]) == (2, 10, 2 * 4 * 4)
     assert 0 <= summary["success_before"] <= 1
     assert 0 <= summary["success_after"] <= 1
     assert summary["wall_s"] > 0
