@@ -74,7 +74,7 @@ from agentgym.reward_shapers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import episode, gone_on_otherwise, group_of, groups
+from worlds import episode, gone_on_otherwise, group_of, lengths, seeds
 
 from agentgym.judge import Question, Verdict
 from agentgym.judging.gullible import praise
@@ -341,8 +341,9 @@ def breaks(law: str, name: str, group: Group) -> bool:
 
 @pytest.mark.parametrize("law", LAWS)
 @hypothesis.settings(max_examples=15)
-@given(group=groups)
-def test_law_is_kept_by_all_that_do_not_say_they_break_it(law: str, group: Group):
+@given(seed=seeds, turns=lengths)
+def test_law_is_kept_by_all_that_do_not_say_they_break_it(law: str, seed: int, turns: list[int]):
+    group = group_of(seed, turns)
     assert not [name for name in EXAMPLES if name not in broken(law) and breaks(law, name, group)]
 
 
@@ -371,8 +372,9 @@ def out_ranked(reward: Shaper, group: Group) -> bool:
     return max(failed, default=-math.inf) > min(solved, default=math.inf) + 1e-9
 
 
-@given(group=groups)
-def test_law_sign_consistency(group: Group):
+@given(seed=seeds, turns=lengths)
+def test_law_sign_consistency(seed: int, turns: list[int]):
+    group = group_of(seed, turns)
     assert not [name for name in CONSISTENT for reward in examples(name) if out_ranked(reward, group)]
 
 
@@ -383,10 +385,11 @@ def test_law_sign_consistency_is_no_matter_of_course():
         assert any(out_ranked(reward, group) for reward in examples(name) for group in worlds)
 
 
-@hypothesis.settings(max_examples=15)
-@given(group=groups, data=st.data())
-def test_law_gate_first(group: Group, data: st.DataObject):
+@hypothesis.settings(max_examples=6)
+@given(seed=seeds, turns=lengths, data=st.data())
+def test_law_gate_first(seed: int, turns: list[int], data: st.DataObject):
     """The mean that is taken away is over what the gate lets through, so that nothing leaks past it."""
+    group = group_of(seed, turns)
     shut = [data.draw(st.booleans()) for _ in group.trajectories]
     members = [
         replace(trajectory, signals=(*trajectory.signals, Signal("let", float(not closed), "world")))
@@ -438,8 +441,9 @@ def test_law_telescoping(p: list[float], start: float):
 
 
 @hypothesis.settings(max_examples=15)
-@given(group=groups, random=st.randoms())
-def test_law_equivariance(group: Group, random: Random):
+@given(seed=seeds, turns=lengths, random=st.randoms())
+def test_law_equivariance(seed: int, turns: list[int], random: Random):
+    group = group_of(seed, turns)
     shuffled = list(group.trajectories)
     random.shuffle(shuffled)
     for name in EXAMPLES:
@@ -454,9 +458,10 @@ def test_law_equivariance(group: Group, random: Random):
 COMPARING = [name for name, estimator in ESTIMATORS.items() if estimator.compares and not estimator.states]
 
 
-@hypothesis.settings(max_examples=10)
-@given(group=groups)
-def test_law_degenerate_groups(group: Group):
+@hypothesis.settings(max_examples=5)
+@given(seed=seeds, turns=lengths)
+def test_law_degenerate_groups(seed: int, turns: list[int]):
+    group = group_of(seed, turns)
     first = group.trajectories[0]
     equals = replace(group, trajectories=tuple(replace(first, id=f"same {n}") for n in range(3)))
     for name in EXAMPLES:
