@@ -10,9 +10,10 @@ import pytest
 from agentgym.reward_shapers.checklist import checklist
 from agentgym.reward_shapers.checklist_items import Checklist, Evidence, Item
 from agentgym.reward_shapers.checklist_judge import ChecklistJudge, focus
+from episodes import ScriptedJudge
 
-from agentgym.errors import JudgeError, TaskError
-from agentgym.judge import Question, Verdict
+from agentgym.errors import TaskError
+from agentgym.judge import Question
 from agentgym.types import (
     Group,
     Message,
@@ -38,21 +39,6 @@ TOLD = Item(
 ITEMS = Checklist(((FOUND, TOLD),))
 
 
-class ScriptedJudge:
-    version = "v7"
-
-    def __init__(self, answers: Callable[[Question], bool | None]) -> None:
-        self.answers = answers
-        self.asked: list[Question] = []
-
-    async def ask(self, question: Question, *, sample: int = 0) -> Verdict:
-        self.asked.append(question)
-        answer = self.answers(question)
-        if answer is None:
-            raise JudgeError("stalled")
-        return Verdict({"reason": "I saw it", "answer": answer}, cost=0.25)
-
-
 def said(text: str, *before: Message, stage: int = 0, calls: tuple[ToolCall, ...] = ()) -> Turn:
     return Turn(before, empty_sample(Message("assistant", text, calls)), np.empty(0, np.int32), stage=stage)
 
@@ -74,6 +60,16 @@ EPISODE = Trajectory(
 )
 
 
+def answering(answers: Callable[[Question], bool | None]) -> ScriptedJudge:
+    """Return the judge that says yes or no, or nothing, to each question."""
+
+    def script(question: Question, _: int) -> dict[str, bool] | None:
+        answer = answers(question)
+        return None if answer is None else {"answer": answer}
+
+    return ScriptedJudge(script)
+
+
 def measured(judge: ScriptedJudge, episode: Trajectory = EPISODE, **how: object) -> tuple[Signal, ...]:
     probe = ChecklistJudge(judge, items=ITEMS, **how)  # type: ignore[arg-type]
     ((*signals,),) = asyncio.run(probe(Group((episode,))))
@@ -89,25 +85,23 @@ def places(signals: tuple[Signal, ...]) -> list[tuple[str, int | None, float | N
 
 
 def test_each_item_is_asked_at_each_turn_of_its_stage_until_it_is_satisfied():
-    judge = ScriptedJudge(lambda question: by_item(question) == "C0")
+    judge = answering(lambda question: by_item(question) == "C0")
     signals = measured(judge)
     assert places(signals) == [("0/C0", 0, 1.0), ("0/C1", 0, 0.0), ("0/C1", 1, 0.0)]
     assert len(judge.asked) == 3
-    assert {(s.name, s.source, s.cost, s.evidence) for s in signals} == {
-        ("checklist_item", "checklist@v7", 0.25, "I saw it")
-    }
-    again = measured(ScriptedJudge(lambda _: True), again=True)
+    assert {(s.name, s.source, s.cost, s.evidence) for s in signals} == {("checklist_item", "checklist@v1", 0.5, "why")}
+    again = measured(answering(lambda _: True), again=True)
     assert places(again) == [("0/C0", 0, 1.0), ("0/C0", 1, 1.0), ("0/C1", 0, 1.0), ("0/C1", 1, 1.0)]
 
 
 def test_a_judge_that_does_not_answer_leaves_the_item_unmeasured():
-    signals = measured(ScriptedJudge(lambda question: None if by_item(question) == "C1" else True))
+    signals = measured(answering(lambda question: None if by_item(question) == "C1" else True))
     assert places(signals) == [("0/C0", 0, 1.0), ("0/C1", 0, None), ("0/C1", 1, None)]
     assert signals[1].cause == "JudgeError: stalled"
 
 
 def test_the_focus_decides_what_the_judge_sees():
-    judge = ScriptedJudge(lambda _: False)
+    judge = answering(lambda _: False)
     measured(judge)
     first, second = (judge.asked[n] for n in (0, 2)) if by_item(judge.asked[2]) == "C0" else judge.asked[:2]
     material = {by_item(q) + str("LH" in q.material["this exchange so far"]): q.material for q in judge.asked}
@@ -121,7 +115,7 @@ def test_the_focus_decides_what_the_judge_sees():
 
 
 def test_the_policys_words_never_stand_in_the_instructions():
-    judge = ScriptedJudge(lambda _: False)
+    judge = answering(lambda _: False)
     measured(judge)
     assert all("I search" not in q.instructions and "LH 123" not in q.instructions for q in judge.asked)
 
@@ -145,17 +139,17 @@ def test_a_turn_that_says_nothing_keeps_what_was_known():
         assert prompt == "Book."
         return "empty" if text.startswith("Flight") else ""
 
-    judge = ScriptedJudge(lambda question: None if by_item(question) == "C0" else False)
+    judge = answering(lambda question: None if by_item(question) == "C0" else False)
     signals = measured(judge, contentless=empty)
     assert places(signals) == [("0/C0", 0, None), ("0/C0", 1, None), ("0/C1", 0, 0.0), ("0/C1", 1, 0.0)]
     assert len(judge.asked) == 2
     assert (signals[3].cost, signals[3].evidence) == (0.0, "not put to the judge: empty")
-    all_empty = measured(ScriptedJudge(lambda _: True), contentless=lambda text, prompt: "empty")
+    all_empty = measured(answering(lambda _: True), contentless=lambda text, prompt: "empty")
     assert [signal.value for signal in all_empty] == [0.0] * 4
 
 
 def test_what_it_measures_is_what_the_reward_reads():
-    judge = ScriptedJudge(lambda q: by_item(q) == "C0" or "LH 123" in q.material["this exchange so far"])
+    judge = answering(lambda q: by_item(q) == "C0" or "LH 123" in q.material["this exchange so far"])
     signals = measured(judge)
     probe = ChecklistJudge(judge, items=ITEMS)
     reward = checklist(items=ITEMS)
@@ -170,7 +164,7 @@ def _fields(trajectory: Trajectory) -> dict[str, object]:
 
 
 def test_without_a_checklist_nothing_is_asked():
-    judge = ScriptedJudge(lambda _: True)
+    judge = answering(lambda _: True)
     with pytest.raises(TaskError, match="no checklist"):
         asyncio.run(ChecklistJudge(judge)(Group((EPISODE,))))
     assert asyncio.run(ChecklistJudge(judge)(Group(()))) == []

@@ -19,11 +19,11 @@ from agentgym.reward_shapers.format import (
     well_formed,
 )
 from agentgym.reward_shapers.scales import Scale
+from episodes import total
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, TaskError
-from agentgym.reward import Shaper
 from agentgym.types import Group, Message, StopReason, Task, ToolCall, Trajectory, Turn, empty_sample
 
 LOOK = ToolCall("c", "look", {})
@@ -35,11 +35,6 @@ def turn(content: str = "", *calls: ToolCall) -> Turn:
 
 def episode(*turns: Turn, data: Mapping[str, Any] | None = None) -> Trajectory:
     return Trajectory("e", "g", Task("t", "", 9, data=data or {}), turns, (), StopReason.DONE, (), 0)
-
-
-def total(reward: Shaper, trajectory: Trajectory) -> float | None:
-    (ledger,) = reward(Group((trajectory,)))
-    return ledger.total() if ledger.measured else None
 
 
 @pytest.mark.parametrize(

@@ -9,31 +9,19 @@ import pytest
 from agentgym.reward_shapers.gates import Level, accumulate, direct, passed, threshold
 from agentgym.reward_shapers.outcome import outcome
 from agentgym.reward_shapers.step import step
+from episodes import price
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, UnknownNameError
-from agentgym.ledger import Ledger, Status
-from agentgym.reward import Shaper, signal
-from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
+from agentgym.ledger import Status
+from agentgym.reward import signal
+from agentgym.types import Turn, empty_sample, text_message
 
 TURN = Turn((), empty_sample(text_message("assistant", "look")), np.empty(0, np.int32))
 FORMAT = Level("format", signal("format", scope="trajectory"))
 STEPS = Level("steps", step("steps"))
 OUTCOME = Level("outcome", outcome("outcome"))
-
-
-def price(shaper: Shaper, turns: int = 2, **values: float | list[float | None] | None) -> Ledger:
-    """Price an episode with these signals: a list at its turns, a number or None for the whole, nothing: missing."""
-    signals = []
-    for name, value in values.items():
-        if isinstance(value, list):
-            signals += [Signal(name, v, "world", turn=t) for t, v in enumerate(value)]
-        else:
-            signals.append(Signal(name, value, "world"))
-    task = Task("t", "", 9)
-    (ledger,) = shaper(Group((Trajectory("t", "g", task, (TURN,) * turns, (), StopReason.DONE, tuple(signals), 0),)))
-    return ledger
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from agentgym.reward_shapers.grading import GRADE, TRUST, GradeJudge, graded
+from episodes import ScriptedJudge
 
-from agentgym.errors import ConfigError, JudgeError, UnknownNameError
-from agentgym.judge import Question, Verdict
+from agentgym.errors import ConfigError, UnknownNameError
+from agentgym.judge import Question
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 
@@ -20,26 +20,14 @@ def episode(*signals: Signal) -> Trajectory:
     return Trajectory("e", "g", Task("t", "Write.", 9), (turn,), (), StopReason.DONE, signals, 0)
 
 
-class Judge:
-    def __init__(self, version: str, script: Callable[[Question, int], dict[str, Any] | None]) -> None:
-        self.version = version
-        self.script = script
-        self.samples: list[int] = []
+def grades(*values: int | None) -> ScriptedJudge:
+    def script(question: Question, sample: int) -> dict[str, Any] | None:
+        return None if values[sample] is None else {"reason": f"critique {sample}", "grade": values[sample]}
 
-    async def ask(self, question: Question, *, sample: int = 0) -> Verdict:
-        self.samples.append(sample)
-        value = self.script(question, sample)
-        if value is None:
-            raise JudgeError("stalled")
-        assert set(question.schema["required"]) == {"reason", *value}
-        return Verdict({"reason": f"critique {sample}", **value}, cost=0.5)
+    return ScriptedJudge(script)
 
 
-def grades(*values: int | None) -> Judge:
-    return Judge("v1", lambda question, sample: None if values[sample] is None else {"grade": values[sample]})
-
-
-def measure(judge: Judge, samples: int, **how: Any) -> tuple[Signal, ...]:
+def measure(judge: ScriptedJudge, samples: int, **how: Any) -> tuple[Signal, ...]:
     (signals,) = asyncio.run(GradeJudge(judge, samples=samples, low=1, high=9, **how)(Group((episode(),))))
     return signals
 
@@ -59,7 +47,7 @@ def test_a_meta_judge_says_how_far_to_trust_each_critique():
     def trust(question: Question, sample: int) -> dict[str, Any] | None:
         return {"trust": 0.9 if question.material["critique"] == "critique 0\nGrade: 3" else 0.2}
 
-    meta = Judge("m1", trust)
+    meta = ScriptedJudge(trust, version="m1")
     signals = measure(grades(3, 5, None), 3, meta=meta)
     assert [(s.name, s.item, s.value) for s in signals] == [
         (GRADE, "0", 3.0),

@@ -9,18 +9,11 @@ import numpy as np
 import pytest
 from agentgym.reward_shapers.in_group import AGAINST, REFERENCE, InGroupReference, brpo
 from agentgym.reward_shapers.pairwise import Comparison, PairwiseJudge
+from episodes import SilentJudge
 
 from agentgym.errors import ConfigError
-from agentgym.judge import Question, Verdict
 from agentgym.ledger import Status
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
-
-
-class Silent:
-    version = "v1"
-
-    async def ask(self, question: Question, *, sample: int = 0) -> Verdict:
-        raise AssertionError("nobody should ask")
 
 
 class ByLength(PairwiseJudge):
@@ -38,7 +31,7 @@ def episode(id: str, *signals: Signal) -> Trajectory:
 
 
 def measure(*ids: str, step: int = 0, **how: object) -> dict[str, tuple[Signal, ...]]:
-    probe = InGroupReference(ByLength(Silent()), **how)  # type: ignore[arg-type]
+    probe = InGroupReference(ByLength(SilentJudge()), **how)  # type: ignore[arg-type]
     return dict(zip(ids, asyncio.run(probe(Group(tuple(map(episode, ids)), step))), strict=True))
 
 

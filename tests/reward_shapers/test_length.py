@@ -16,11 +16,11 @@ from agentgym.reward_shapers.length import (
     thought_length,
 )
 from agentgym.reward_shapers.schedules import linear
+from episodes import total
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, UnknownNameError
-from agentgym.reward import Shaper
 from agentgym.types import Group, Message, Sample, Signal, StopReason, Task, ToolCall, Trajectory, Turn
 
 
@@ -32,11 +32,6 @@ def turn(content: str = "", tokens: int = 1, *calls: ToolCall) -> Turn:
 def episode(*turns: Turn, won: float | None = None, asked: bool = True) -> Trajectory:
     signals = (Signal("won", won, "world", cause="" if won is not None else "lost"),) if asked else ()
     return Trajectory("e", "g", Task("t", "", 99), turns, (), StopReason.DONE, signals, 0)
-
-
-def total(reward: Shaper, trajectory: Trajectory, step: int = 0) -> float | None:
-    (ledger,) = reward(Group((trajectory,), step))
-    return ledger.total() if ledger.measured else None
 
 
 @pytest.mark.parametrize(

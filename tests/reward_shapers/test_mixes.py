@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,33 +11,18 @@ from agentgym.reward_shapers.efficiency import conditional_length
 from agentgym.reward_shapers.gates import before_last, proportional, sign_shift
 from agentgym.reward_shapers.mixes import citation, citation_unscaled, over_best, posterior, renorm, trust, trusted
 from agentgym.reward_shapers.schedules import annealing, from_step, linear, scheduled, switch
+from episodes import episode, price
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, UsageError
-from agentgym.ledger import Ledger, Status
+from agentgym.ledger import Status
 from agentgym.reward import Gate, Shaper, signal
-from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
+from agentgym.types import Group, Trajectory, Turn, empty_sample, text_message
 
 TURN = Turn((), empty_sample(text_message("assistant", "look")), np.empty(0, np.int32))
 WON, FORM, THINK = (signal(name, scope="trajectory", low=0, high=1) for name in ("won", "form", "think"))
 JUDGED = signal("judged", scope="turn", low=0, high=1)
-Value = float | Sequence[float | None] | None
-
-
-def episode(turns: int = 2, **values: Value) -> Trajectory:
-    signals = []
-    for name, value in values.items():
-        if isinstance(value, Sequence):
-            signals += [Signal(name, v, "judge", turn=t) for t, v in enumerate(value)]
-        else:
-            signals.append(Signal(name, value, "judge"))
-    return Trajectory("t", "g", Task("t", "", 9), (TURN,) * turns, (), StopReason.DONE, tuple(signals), 0)
-
-
-def price(shaper: Shaper, turns: int = 2, **values: Value) -> Ledger:
-    (ledger,) = shaper(Group((episode(turns, **values),)))
-    return ledger
 
 
 def totals(shaper: Shaper, *trajectories: Trajectory, step: int = 0) -> list[float]:

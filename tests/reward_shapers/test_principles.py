@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,10 @@ from agentgym.reward_shapers.principles import (
     from_step,
     principles,
 )
+from episodes import ScriptedJudge
 
-from agentgym.errors import ConfigError, JudgeError, TaskError
-from agentgym.judge import Question, Verdict
+from agentgym.errors import ConfigError, TaskError
+from agentgym.judge import Question
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 BRIEF, KIND = Principle("brief", "Be brief."), Principle("kind", "Be kind.")
@@ -37,28 +38,12 @@ def episode(turns: int = 3, *signals: Signal, data: Mapping[str, Any] | None = N
     return Trajectory("e", "g", Task("t", "Go.", 9, data=data or {}), acted, (), StopReason.DONE, signals, 0)
 
 
-class Judge:
-    version = "v1"
-
-    def __init__(self, script: Callable[[Question], Mapping[str, Any] | None]) -> None:
-        self.script = script
-        self.asked: list[Question] = []
-
-    async def ask(self, question: Question, *, sample: int = 0) -> Verdict:
-        self.asked.append(question)
-        value = self.script(question)
-        if value is None:
-            raise JudgeError("stalled")
-        assert set(question.schema["required"]) == {"reason", *value}
-        return Verdict({"reason": "why", **value}, cost=0.5)
-
-
-def step_scored(scores: dict[str, tuple[int, int] | None], **how: object) -> tuple[tuple[Signal, ...], Judge]:
-    def script(question: Question) -> Mapping[str, Any] | None:
+def step_scored(scores: dict[str, tuple[int, int] | None], **how: object) -> tuple[tuple[Signal, ...], ScriptedJudge]:
+    def script(question: Question, _: int) -> Mapping[str, Any] | None:
         score = scores[question.material["last step"]]
         return None if score is None else {"score": score[0], "maximum": score[1]}
 
-    judge = Judge(script)
+    judge = ScriptedJudge(script)
     probe = PrincipleStepJudge(judge, principles=lambda group: (BRIEF,), **how)  # type: ignore[arg-type]
     (signals,) = asyncio.run(probe(Group((episode(len(scores)),))))
     return signals, judge
@@ -86,12 +71,12 @@ def test_a_step_without_content_is_0_without_a_question():
     assert (signals[0].value, judge.asked) == (0.0, [])
 
 
-def ask_whole(answers: dict[str, bool | None], step: int = 0, **how: Any) -> tuple[tuple[Signal, ...], Judge]:
-    def script(question: Question) -> Mapping[str, Any] | None:
+def ask_whole(answers: dict[str, bool | None], step: int = 0, **how: Any) -> tuple[tuple[Signal, ...], ScriptedJudge]:
+    def script(question: Question, _: int) -> Mapping[str, Any] | None:
         answer = next(value for text, value in answers.items() if text in question.instructions)
         return None if answer is None else {"answer": answer}
 
-    judge = Judge(script)
+    judge = ScriptedJudge(script)
     (signals,) = asyncio.run(PrincipleJudge(judge, **how)(Group((episode(),), step)))
     return signals, judge
 
@@ -121,7 +106,7 @@ def test_principles_change_while_training_and_sources_tell():
 
 
 def test_the_task_may_carry_principles():
-    judge = Judge(lambda question: {"answer": True})
+    judge = ScriptedJudge(lambda question, _: {"answer": True})
     carried = episode(data={"principles": {"brief": "Be brief."}})
     ((signal,),) = asyncio.run(PrincipleJudge(judge)(Group((carried,))))
     assert (signal.item, signal.value) == ("brief", 1.0)

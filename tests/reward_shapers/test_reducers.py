@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from agentgym.reward_shapers.reducers import all_good, cautious, entropic, mean, median, nominal_and_worst, worst
+from episodes import price
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError
-from agentgym.ledger import Ledger
 from agentgym.reward import Shaper, signal
-from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
+from agentgym.types import Turn, empty_sample, text_message
 
 TURN = Turn((), empty_sample(text_message("assistant", "look")), np.empty(0, np.int32))
 A, B, C = (signal(name, scope="trajectory", low=0, high=1) for name in "abc")
@@ -27,18 +27,6 @@ ENSEMBLES: dict[str, Callable[..., Shaper]] = {
     "nominal_and_worst": lambda first, *members: nominal_and_worst(first, *members, share=0.25),
     "all_good": lambda *members: all_good(*members, references=[0.5] * len(members), floor=-4),
 }
-
-
-def price(shaper: Shaper, turns: int = 2, **values: float | list[float | None] | None) -> Ledger:
-    signals = []
-    for name, value in values.items():
-        if isinstance(value, list):
-            signals += [Signal(name, v, "judge", turn=t) for t, v in enumerate(value)]
-        else:
-            signals.append(Signal(name, value, "judge"))
-    task = Task("t", "", 9)
-    (ledger,) = shaper(Group((Trajectory("t", "g", task, (TURN,) * turns, (), StopReason.DONE, tuple(signals), 0),)))
-    return ledger
 
 
 def total(shaper: Shaper, **values: float | list[float | None] | None) -> float:

@@ -18,22 +18,17 @@ from agentgym.reward_shapers.reference import (
     reference_logprob,
     reference_probability,
 )
+from episodes import total
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, TaskError
-from agentgym.reward import Shaper
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 
 def episode(*said: str, data: Mapping[str, Any] | None = None, signals: tuple[Signal, ...] = ()) -> Trajectory:
     turns = tuple(Turn((), empty_sample(text_message("assistant", content)), np.empty(0, np.int32)) for content in said)
     return Trajectory("e", "g", Task("t", "", 9, data=data or {}), turns, (), StopReason.DONE, signals, 0)
-
-
-def total(reward: Shaper, trajectory: Trajectory) -> float | None:
-    (ledger,) = reward(Group((trajectory,)))
-    return ledger.total() if ledger.measured else None
 
 
 @pytest.mark.parametrize(

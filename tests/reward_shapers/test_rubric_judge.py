@@ -16,9 +16,9 @@ from agentgym.reward_shapers.rubric_judge import (
     cited,
     seen_in_observations,
 )
+from episodes import ScriptedJudge
 
-from agentgym.errors import JudgeError, TaskError
-from agentgym.judge import Question, Verdict
+from agentgym.errors import TaskError
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 ITEMS = Rubric(("<E0> was held in <E1>.", "<E2> is a river."), ("E0", "E1", "E2"))
@@ -36,23 +36,12 @@ def episode(*turns: Turn) -> Trajectory:
 CITED = episode(turn("open http://a"), turn("The Games in Rome [1](http://a).", "http://a says Rome"))
 
 
-class Judge:
-    version = "v1"
-
-    def __init__(self, named: Mapping[str, Any] | None, supported: Mapping[str, bool] | None) -> None:
-        self.answers = {"names": named, "support": supported}
-        self.asked: list[Question] = []
-
-    async def ask(self, question: Question, *, sample: int = 0) -> Verdict:
-        self.asked.append(question)
-        value = self.answers["names" if "answer" in question.material else "support"]
-        if value is None:
-            raise JudgeError("stalled")
-        assert set(question.schema["required"]) == {"reason", *value}
-        return Verdict({"reason": "seen", **value}, cost=0.5)
+def answering(named: Mapping[str, Any] | None, supported: Mapping[str, bool] | None) -> ScriptedJudge:
+    """Return the judge that finds these entities named, and these statements supported."""
+    return ScriptedJudge(lambda question, _: named if "answer" in question.material else supported)
 
 
-def measure(judge: Judge, trajectory: Trajectory = CITED, **how: object) -> dict[tuple[str, str], Signal]:
+def measure(judge: ScriptedJudge, trajectory: Trajectory = CITED, **how: object) -> dict[tuple[str, str], Signal]:
     (signals,) = asyncio.run(RubricJudge(judge, items=ITEMS, **how)(Group((trajectory,))))  # type: ignore[arg-type]
     return {(signal.name.removeprefix("rubric_"), signal.item): signal for signal in signals}
 
@@ -65,14 +54,14 @@ NAMED = {"E0": "the Games", "E1": "Rome", "E2": None}
 
 
 def test_filled_statements_are_judged_by_the_cited_pages_that_were_seen():
-    judge = Judge(NAMED, {"S1": True})
+    judge = answering(NAMED, {"S1": True})
     signals = measure(judge)
     assert values(signals) == [1, 0, 1, 0]
     assert judge.asked[1].material == {
         "page http://a": "http://a says Rome",
         "statement S1": "the Games was held in Rome.",
     }
-    assert signals["supported", "S1"].evidence == "seen"
+    assert signals["supported", "S1"].evidence == "why"
     assert sum(signal.cost for signal in signals.values()) == 1.0
     assert {signal.source for signal in signals.values()} == {"rubric@v1"}
     assert "The Games in Rome" not in judge.asked[0].instructions
@@ -80,20 +69,20 @@ def test_filled_statements_are_judged_by_the_cited_pages_that_were_seen():
 
 def test_without_a_usable_citation_nothing_is_supported_and_nobody_asked():
     for said in ("The Games in Rome.", "The Games in Rome [1](http://never-seen)."):
-        judge = Judge(NAMED, {"S1": True})
+        judge = answering(NAMED, {"S1": True})
         assert values(measure(judge, episode(turn("x"), turn(said, "http://a says Rome")))) == [1, 0, 0, 0]
         assert len(judge.asked) == 1
 
 
 def test_a_judge_that_fails_leaves_unmeasured_what_it_was_asked():
-    assert values(measure(Judge(None, None))) == [None] * 4
-    signals = measure(Judge(NAMED, None))
+    assert values(measure(answering(None, None))) == [None] * 4
+    signals = measure(answering(NAMED, None))
     assert values(signals) == [1, 0, None, 0]
     assert signals["supported", "S1"].cause == "JudgeError: stalled"
 
 
 def test_an_answer_without_content_is_0_without_a_question():
-    judge = Judge(NAMED, {"S1": True})
+    judge = answering(NAMED, {"S1": True})
     assert values(measure(judge, contentless=lambda text, prompt: "opener")) == [0] * 4
     assert values(measure(judge, episode())) == [0] * 4
     assert judge.asked == []
@@ -117,6 +106,6 @@ def test_pages_are_what_the_world_told_once_each():
 
 
 def test_a_group_of_none():
-    assert asyncio.run(RubricJudge(Judge(None, None), items=ITEMS)(Group(()))) == []
+    assert asyncio.run(RubricJudge(answering(None, None), items=ITEMS)(Group(()))) == []
     with pytest.raises(TaskError, match="no rubric"):
-        asyncio.run(RubricJudge(Judge(None, None))(Group((CITED,))))
+        asyncio.run(RubricJudge(answering(None, None))(Group((CITED,))))

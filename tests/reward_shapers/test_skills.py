@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from agentgym.reward_shapers.skills import CRITERION, ROUTED, Skill, SkillJudge, skilled
+from episodes import ScriptedJudge
 
-from agentgym.errors import ConfigError, JudgeError, UnknownNameError
-from agentgym.judge import Question, Verdict
+from agentgym.errors import ConfigError, UnknownNameError
+from agentgym.judge import Question
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 LIBRARY = (Skill("search", "find facts", ("asks one thing", "names the thing")), Skill("sum", "add up", ("is right",)))
@@ -25,36 +26,27 @@ def episode(*said: str, signals: tuple[Signal, ...] = ()) -> Trajectory:
     return Trajectory("e", "g", Task("t", "Solve.", 9), turns, (), StopReason.DONE, signals, 0)
 
 
-class Judge:
-    version = "v1"
+def answering(skills: Mapping[str, str | None], criteria: Mapping[str, tuple[bool, ...] | None]) -> ScriptedJudge:
+    """Return the judge that routes each step to its skill, and says which criteria it meets."""
 
-    def __init__(self, skills: Mapping[str, str | None], criteria: Mapping[str, tuple[bool, ...] | None]) -> None:
-        self.skills, self.criteria = skills, criteria
-        self.asked: list[Question] = []
-
-    async def ask(self, question: Question, *, sample: int = 0) -> Verdict:
-        self.asked.append(question)
+    def script(question: Question, _: int) -> dict[str, Any] | None:
         step = question.material["step"]
-        value: dict[str, Any] | None
         if "skill" in question.schema["properties"]:
             assert question.schema["properties"]["skill"]["enum"] == ["search", "sum", "none"]
-            value = None if self.skills[step] is None else {"skill": self.skills[step]}
-        else:
-            met = self.criteria[step]
-            value = None if met is None else {f"criterion_{n + 1}": one for n, one in enumerate(met)}
-        if value is None:
-            raise JudgeError("stalled")
-        assert set(question.schema["required"]) == {"reason", *value}
-        return Verdict({"reason": "why", **value}, cost=0.5)
+            return None if skills[step] is None else {"skill": skills[step]}
+        met = criteria[step]
+        return None if met is None else {f"criterion_{n + 1}": one for n, one in enumerate(met)}
+
+    return ScriptedJudge(script)
 
 
-def measure(judge: Judge, *said: str, **how: Any) -> list[tuple[str, int | None, str, float | None]]:
+def measure(judge: ScriptedJudge, *said: str, **how: Any) -> list[tuple[str, int | None, str, float | None]]:
     (signals,) = asyncio.run(SkillJudge(judge, LIBRARY, **how)(Group((episode(*said),))))
     return [(s.name, s.turn, s.item, s.value) for s in signals]
 
 
 def test_a_step_is_routed_and_its_criteria_verified():
-    judge = Judge({"a": "search", "b": "none", "c": "sum"}, {"a": (True, False), "c": (True,)})
+    judge = answering({"a": "search", "b": "none", "c": "sum"}, {"a": (True, False), "c": (True,)})
     assert measure(judge, "a", "b", "c") == [
         (ROUTED, 0, "", 1.0),
         (CRITERION, 0, "search/1", 1.0),
@@ -69,12 +61,12 @@ def test_a_step_is_routed_and_its_criteria_verified():
 
 
 def test_failures_leave_the_step_unmeasured():
-    assert measure(Judge({"a": None}, {}), "a") == [(ROUTED, 0, "", None)]
-    assert measure(Judge({"a": "sum"}, {"a": None}), "a")[1:] == [(CRITERION, 0, "sum/1", None)]
+    assert measure(answering({"a": None}, {}), "a") == [(ROUTED, 0, "", None)]
+    assert measure(answering({"a": "sum"}, {"a": None}), "a")[1:] == [(CRITERION, 0, "sum/1", None)]
 
 
 def test_a_step_without_content_is_0_without_a_question():
-    judge = Judge({}, {})
+    judge = answering({}, {})
     assert measure(judge, "a", contentless=lambda text, prompt: "opener") == [(ROUTED, 0, "", 0.0)]
     assert judge.asked == []
 
@@ -111,6 +103,6 @@ def test_bad_settings_are_refused():
         Skill("x", "", ())
     for library in ((), (LIBRARY[0], LIBRARY[0]), (Skill("none", "", ("x",)),)):
         with pytest.raises(ConfigError, match="skills need"):
-            SkillJudge(Judge({}, {}), library)
+            SkillJudge(answering({}, {}), library)
     with pytest.raises(UnknownNameError, match="no way to add up"):
         skilled("sum")  # type: ignore[arg-type]

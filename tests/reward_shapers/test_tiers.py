@@ -7,21 +7,17 @@ import math
 import numpy as np
 import pytest
 from agentgym.reward_shapers.tiers import QUARTERS, gained, ssl, tiered
+from episodes import episode
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError
 from agentgym.reward import signal
-from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
+from agentgym.types import Group, Turn, empty_sample, text_message
 
 TURN = Turn((), empty_sample(text_message("assistant", "look")), np.empty(0, np.int32))
 NEAR = signal("near", scope="trajectory", low=0.0, high=1.0)
 VALUES = (0.0, 0.25, 0.5, 1.0)
-
-
-def episode(won: float, near: float | None) -> Trajectory:
-    signals = (Signal("won", won, "world"), Signal("near", near, "world"))
-    return Trajectory("e", "g", Task("t", "", 9), (TURN,), (), StopReason.DONE, signals, 0)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +25,7 @@ def episode(won: float, near: float | None) -> Trajectory:
 )
 def test_zones(near: float | None, tier: float | None):
     reward = ssl(NEAR, alpha=0.5, edges=QUARTERS, values=VALUES)
-    (lost,), (won,) = reward(Group((episode(0, near),))), reward(Group((episode(1, near),)))
+    (lost,), (won,) = reward(Group((episode(won=0, near=near),))), reward(Group((episode(won=1, near=near),)))
     assert lost.measured == (tier is not None)
     if tier is not None:
         assert lost.total() == pytest.approx(0.5 * tier)
@@ -39,12 +35,9 @@ def test_zones(near: float | None, tier: float | None):
 
 
 def test_gains_of_the_turns_are_one_standing():
-    def played(*gains: float | None) -> Trajectory:
-        signals = tuple(Signal("progress", gain, "world", turn=turn) for turn, gain in enumerate(gains))
-        return Trajectory("e", "g", Task("t", "", 9), (TURN,) * 3, (), StopReason.DONE, signals, 0)
-
     reward = gained("progress")
-    whole, lost, missing = reward(Group((played(0.25, 0, 0.5), played(0.25, None, 0.5), played(0.25))))
+    gains: list[list[float | None]] = [[0.25, 0, 0.5], [0.25, None, 0.5], [0.25]]
+    whole, lost, missing = reward(Group(tuple(episode(3, progress=each) for each in gains)))
     assert whole.total() == 0.75
     assert not lost.measured
     assert not missing.measured
@@ -71,5 +64,5 @@ def test_tiers_without_sense_are_refused(edges: tuple[float, ...], values: tuple
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_law_tiers_keep_the_order(one: float, other: float):
     reward = NEAR.then(tiered(QUARTERS, VALUES))
-    less, more = (reward(Group((episode(0, near),)))[0].total() for near in sorted((one, other)))
+    less, more = (reward(Group((episode(won=0, near=near),)))[0].total() for near in sorted((one, other)))
     assert 0 <= less <= more <= 1

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from agentgym.reward_shapers.pairwise import Comparison, PairwiseJudge
 from agentgym.reward_shapers.tournament import MATCH, PLACE, Tournament, rank_advantage, ranked
+from episodes import SilentJudge
 
 from agentgym.errors import UnknownNameError
-from agentgym.judge import Question, Verdict
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 
@@ -28,13 +28,6 @@ def paid(shaper, places: Sequence[float | None]) -> list[float | None]:
     return [ledger.total() if ledger.measured else None for ledger in shaper(placed(places))]
 
 
-class Silent:
-    version = "v1"
-
-    async def ask(self, question: Question, *, sample: int = 0) -> Verdict:
-        raise AssertionError("nobody should ask")
-
-
 class ByName(PairwiseJudge):
     """Lets the greater id win; pairs that hold a ``lost`` id are not judged."""
 
@@ -47,7 +40,7 @@ class ByName(PairwiseJudge):
 
 
 def hold(ids: str, *, lost: str = "-", **how: object) -> list[tuple[Signal, ...]]:
-    judge = ByName(Silent())
+    judge = ByName(SilentJudge())
     ByName.lost = lost
     return asyncio.run(Tournament(judge, **how)(Group(tuple(episode(id) for id in ids))))  # type: ignore[arg-type]
 
@@ -131,9 +124,9 @@ def test_law_permutation_equivariance_is_broken_by_the_order_as_in_the_authors_c
 
 def test_unknown_words_are_refused():
     with pytest.raises(UnknownNameError, match="no bracket 'swis'; did you mean 'swiss'"):
-        Tournament(ByName(Silent()), bracket="swis")
+        Tournament(ByName(SilentJudge()), bracket="swis")
     with pytest.raises(UnknownNameError, match="no draw"):
-        Tournament(ByName(Silent()), draw="seed")  # type: ignore[arg-type]
+        Tournament(ByName(SilentJudge()), draw="seed")  # type: ignore[arg-type]
     for make in (ranked, rank_advantage):
         with pytest.raises(UnknownNameError, match="no way with ties"):
             make("max")  # type: ignore[arg-type]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from agentgym.reward_shapers.verification import Density, pass_ratio, resolved, weighted_tests
+from episodes import total
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, TaskError
 from agentgym.ledger import Status
-from agentgym.reward import Shaper
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 TURN = Turn((), empty_sample(text_message("assistant", "edit")), np.empty(0, np.int32))
@@ -32,11 +32,6 @@ def suite(name: str, results: Results, turn: int | None = None) -> list[Signal]:
 def patched(fixed: Results, kept: Results, patch: float | None = 1.0, **data: list[str]) -> Trajectory:
     signals = [*suite("fail_to_pass", fixed), *suite("pass_to_pass", kept), Signal("patch", patch, "git")]
     return episode(*signals, data=data)
-
-
-def total(reward: Shaper, trajectory: Trajectory) -> float | None:
-    (ledger,) = reward(Group((trajectory,)))
-    return ledger.total() if ledger.measured else None
 
 
 @pytest.mark.parametrize(
