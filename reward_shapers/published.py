@@ -173,7 +173,7 @@ def ssl(
     alpha: float, edges: Sequence[float], values: Sequence[float], gain: str = "progress", outcome: str = "won"
 ) -> Shaper:
     """Return SSL: the outcome, and the tier that the sum of what was gained is in."""
-    return ssl_of(gained(gain), alpha=alpha, edges=edges, values=values, outcome=outcome)
+    return ssl_of(gained(gain, low=-1.0), alpha=alpha, edges=edges, values=values, outcome=outcome)
 
 
 def sar(weight: float = 0.2, outcome: str = "won") -> Shaper:
