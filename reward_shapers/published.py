@@ -24,7 +24,7 @@ recipe         arXiv             reads, besides the outcome
 `verpo`        2601.03525        ``tests``, item by item
 `ssl`          2601.22491        ``progress``
 `toolrl`       2504.13958        the task's sections and calls
-`sar`          –                 ``answer_logprob``, ``answer_logprob_alone`` of `aligned.AnswerLogprobs`
+`sar`          2509.05489        ``answer_logprob``, ``answer_logprob_alone`` of `aligned.AnswerLogprobs`
 `likely`       –                 ``reference_logprob_mean`` of `likelihood.ReferenceLogprob`
 `grpo_lambda`  2505.18086        how long the episodes are
 =============  ================  ==================================================================================
