@@ -49,8 +49,9 @@ class Claim:
 
     def gated(self, gate: str, openness: Reals) -> Claim:
         """Return the claim behind one more gate."""
-        both = np.where((self.openness == 0) | (openness == 0), 0.0, self.openness * openness)
-        return replace(self, openness=both, gates=f"{self.gates} & {gate}" if self.gates else gate)
+        return replace(
+            self, openness=kleene_and(self.openness, openness), gates=f"{self.gates} & {gate}" if self.gates else gate
+        )
 
     def weighted(self) -> Claim:
         """Return the claim with its weight taken into its value."""
@@ -202,6 +203,11 @@ class Measured:
         )
 
 
+def kleene_and(a: Reals, b: Reals) -> Reals:
+    """Return the product of how far two gates are open: Kleene's "and" on {0, NaN, 1}, 0 where either is shut."""
+    return np.where((a == 0) | (b == 0), 0.0, a * b)
+
+
 def ledgers(reward: str, components: tuple[str, ...], measured: Measured, claims: Sequence[Claim]) -> list[Ledger]:
     """Return the ledger of each trajectory of the group; their columns are views of the group's."""
     item_names = tuple(name for claim in claims for name in claim.item_names)
@@ -247,4 +253,4 @@ def _coded(words: list[str]) -> tuple[dict[str, int], Ints]:
     return codes, np.fromiter(map(codes.__getitem__, words), np.int32, len(words))
 
 
-__all__ = ["Claim", "Measured", "Scope", "ledgers"]
+__all__ = ["Claim", "Measured", "Scope", "kleene_and", "ledgers"]

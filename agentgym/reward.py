@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from agentgym.claims import Claim, Measured, Scope, ledgers
+from agentgym.claims import Claim, Measured, Scope, kleene_and, ledgers
 from agentgym.errors import ConfigError
 from agentgym.ledger import Ledger
 from agentgym.types import Group, Trajectory
@@ -117,13 +117,13 @@ class Gate:
 
     def __and__(self, other: Gate) -> Gate:
         def decide(measured: Measured) -> Openness:
-            return _kleene_and(measured.openness_GT(self), measured.openness_GT(other))
+            return kleene_and(measured.openness_GT(self), measured.openness_GT(other))
 
         return self._joined(other, f"{_wrap(self.name, '|')} & {_wrap(other.name, '|')}", decide)
 
     def __or__(self, other: Gate) -> Gate:
         def decide(measured: Measured) -> Openness:
-            return 1 - _kleene_and(1 - measured.openness_GT(self), 1 - measured.openness_GT(other))
+            return 1 - kleene_and(1 - measured.openness_GT(self), 1 - measured.openness_GT(other))
 
         return self._joined(other, f"{self.name} | {other.name}", decide)
 
@@ -349,10 +349,6 @@ def finite(what: str, number: float) -> None:
     """
     if not math.isfinite(number):
         raise ConfigError(f"{what} is {number}; it must be a finite number")
-
-
-def _kleene_and(a_GT: Openness, b_GT: Openness) -> Openness:
-    return np.where((a_GT == 0) | (b_GT == 0), 0.0, a_GT * b_GT)
 
 
 def _scaled(weight: float, low: float, high: float) -> tuple[float, float]:

@@ -12,7 +12,9 @@ from agentgym.tools import tool_calls_json
 from agentgym.types import Message, Signal, Trajectory
 
 Contentless = Callable[[str, str], str]
-"""``contentless(text, prompt)`` returns why ``text`` says nothing in answer to ``prompt``, or an empty string."""
+"""``contentless(text, prompt)`` returns why ``text`` says nothing in answer to ``prompt``, or an empty string.
+
+Probes take `agentgym.judging.contentless.contentless`; to see what it is worth, give them another."""
 Read = Callable[[Mapping[str, Any]], float]
 """Returns the value of a verdict, or raises `JudgeError` where the schema could not say what is wrong with it."""
 
@@ -52,9 +54,9 @@ async def measure(judge: Judge, question: Question, blank: Signal, read: Read, *
         return replace(blank, cause=f"{type(error).__name__}: {error}", cost=cost)
 
 
-def without_content(blank: Signal, why: str) -> Signal:
-    """Return ``blank`` as the 0 of an answer that says nothing, for which no judge was asked."""
-    return replace(blank, value=0.0, evidence=f"not put to the judge: {why}")
+def without_content(blank: Signal, why: str, value: float | None = 0.0) -> Signal:
+    """Return ``blank`` with the value of an answer that says nothing, for which no judge was asked."""
+    return replace(blank, value=value, evidence=f"not put to the judge: {why}")
 
 
 def source(probe: str, judge: Judge) -> str:

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from agentgym.claims import Claim, Measured
+from agentgym.claims import Claim, Measured, kleene_and
 from agentgym.errors import ConfigError, unknown_name
 from agentgym.ledger import WHOLE
 from agentgym.reward import Gate, Openness, Part, Shaper
@@ -112,7 +112,7 @@ def requirement(*, items: Checklist | None = None, signal: str = SIGNAL) -> Gate
             later_N = stage_N > stage
             for item, moment in zip(stage_items, moments, strict=True):
                 if item.required_for_next_turn:
-                    open_N = np.where(later_N, _kleene_and(open_N, moment.satisfied_G()[owner_N]), open_N)
+                    open_N = np.where(later_N, kleene_and(open_N, moment.satisfied_G()[owner_N]), open_N)
         open_GT = np.ones((len(measured.turns_G), measured.width))
         open_GT[np.arange(measured.width) < measured.turns_G[:, None]] = open_N
         return open_GT
@@ -209,11 +209,6 @@ def _baseline(stage: _Stage, place: int, terms: Terms) -> float | None:
     if len(earned_G) >= terms.holders and not len(known_G):
         return math.nan
     return float(known_G.mean()) if len(known_G) >= terms.holders else None
-
-
-def _kleene_and(a: Reals, b: Reals) -> Reals:
-    """Return a and b in three-valued logic: 0 where either is, NaN where that is not known."""
-    return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
 __all__ = ["SIGNAL", "Assignment", "Missing", "Terms", "Unreached", "checklist", "requirement"]

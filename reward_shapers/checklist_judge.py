@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from agentgym.judge import Judge, Question
+from agentgym.judging.contentless import contentless
 from agentgym.probe import OpenAt
 from agentgym.tools import tool_calls_json
 from agentgym.types import Group, Message, Signal, Trajectory
 
-from .asking import YES_NO, Contentless, measure, said, says_yes, source, transcript
+from .asking import YES_NO, Contentless, measure, said, says_yes, source, transcript, without_content
 from .checklist import SIGNAL
 from .checklist_items import Checklist, Focus, Item, checklist_of
 
@@ -34,7 +35,7 @@ class ChecklistJudge:
         *,
         items: Checklist | None = None,
         again: bool = False,
-        contentless: Contentless | None = None,
+        contentless: Contentless = contentless,
     ) -> None:
         self.judge = judge
         self.items = items
@@ -71,9 +72,9 @@ class ChecklistJudge:
         for number, turn in enumerate(trajectory.turns):
             if turn.stage != stage:
                 continue
-            why = self.contentless(said(turn.sample.message), trajectory.task.prompt) if self.contentless else ""
+            why = self.contentless(said(turn.sample.message), trajectory.task.prompt)
             if why:
-                standing = replace(standing, turn=number, cost=0.0, evidence=f"not put to the judge: {why}")
+                standing = without_content(replace(standing, turn=number, cost=0.0), why, standing.value)
             else:
                 blank = Signal(SIGNAL, None, self.name, number, name)
                 standing = await measure(self.judge, question(trajectory, item, number), blank, says_yes)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
+from numpy.typing import NDArray
 
-from agentgym.claims import Claim, Measured
+from agentgym.claims import Claim, Measured, Reals
 from agentgym.errors import ConfigError
 from agentgym.reward import Gate, Openness, Part, Shaper, above
-from agentgym.types import Trajectory
 
-from .sequences import sampled_tokens
+from .length import Unit, check_unit, lengths_of
 from .transforms import logistic
 
 
-def conditional_length(
-    outcome: Shaper, *, alpha: float, pass_rate: float, length: Callable[[Trajectory], float] = sampled_tokens
-) -> Shaper:
+def conditional_length(outcome: Shaper, *, alpha: float, pass_rate: float, unit: Unit = "tokens") -> Shaper:
     """Return ``R_o − α·σ((len − mean)/std)`` for the solved of a group that is solved often enough, else ``R_o``.
 
     Mean and std are over the solved trajectories of the group. Source: GRPO-λ, arXiv 2505.18086, which turns the
@@ -30,19 +26,24 @@ def conditional_length(
     for name, value in (("alpha", alpha), ("pass_rate", pass_rate)):
         if not 0 <= value <= 1:
             raise ConfigError(f"{name} of conditional_length is {value}; it must be within 0 and 1")
-    penalty = relative_length(outcome, length).when(above(outcome, 0.0) & solved_often(outcome, pass_rate))
+    penalty = relative_length(outcome, unit=unit).when(above(outcome, 0.0) & solved_often(outcome, pass_rate))
     return outcome - alpha * penalty
 
 
-def relative_length(outcome: Shaper, length: Callable[[Trajectory], float] = sampled_tokens) -> Shaper:
+def relative_length(outcome: Shaper, *, unit: Unit = "tokens") -> Shaper:
     """Return ``σ((len − mean)/std)``, the mean and deviation (ddof 0) over the group's solved trajectories, in (0, 1).
 
-    Where all solved ones are as long as each other it is ½; where none is solved, 0.
+    Where all solved ones are as long as each other it is ½; where none is solved, 0. One whose length is not known has
+    no say, and is unmeasured.
+
+    Raises:
+        UnknownNameError: no such unit.
     """
+    check_unit(unit)
     name = "relative_length"
 
     def claims(measured: Measured) -> tuple[Claim, ...]:
-        length_G = np.array([length(trajectory) for trajectory in measured.group.trajectories], np.float64)
+        length_G = lengths_of(measured.group, unit)
         solved_G = measured.amounts_GT(outcome, "trajectory")[:, 0] > 0
         return (measured.laid_out(name, "trajectory", _standing(length_G, solved_G)[:, None]),)
 
@@ -62,13 +63,13 @@ def solved_often(outcome: Shaper, pass_rate: float) -> Gate:
     return Gate(f"solved({outcome.name}) >= {pass_rate:g}", decide, outcome.signals, needs_group=True)
 
 
-def _standing(length_G: np.ndarray[tuple[int], np.dtype[np.float64]], solved_G: object) -> Openness:
-    among = length_G[np.asarray(solved_G, np.bool_)]
+def _standing(length_G: Reals, solved_G: NDArray[np.bool_]) -> Reals:
+    among = length_G[solved_G & ~np.isnan(length_G)]
     if not len(among):
-        return np.zeros(len(length_G))
+        return np.where(np.isnan(length_G), np.nan, 0.0)
     deviation = among.std()
     gap_G = length_G - among.mean()
-    return logistic(gap_G / deviation if deviation > 0 else np.zeros(len(length_G)))
+    return logistic(gap_G / deviation if deviation > 0 else 0.0 * gap_G)
 
 
 __all__ = ["conditional_length", "relative_length", "solved_often"]

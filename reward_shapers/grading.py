@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
 from agentgym.errors import ConfigError, JudgeError, unknown_name
 from agentgym.judge import Judge, Question
+from agentgym.judging.contentless import contentless
 from agentgym.probe import OpenAt
 from agentgym.reward import Shaper, per_trajectory
 from agentgym.types import Group, Signal, Trajectory
@@ -23,12 +25,7 @@ from .asking import Contentless, acts, answer, measure, source, verdict, without
 
 GRADE, TRUST = "grade", "grade_trust"
 
-Vote = Literal["mean", "sum", "median"]
-_VOTES: dict[Vote, Callable[[Sequence[float]], float]] = {
-    "mean": statistics.fmean,
-    "sum": sum,
-    "median": statistics.median,
-}
+Vote = Literal["mean", "sum", "median", "majority"]
 
 
 class GradeJudge:
@@ -49,7 +46,7 @@ class GradeJudge:
         low: int,
         high: int,
         meta: Judge | None = None,
-        contentless: Contentless | None = None,
+        contentless: Contentless = contentless,
     ) -> None:
         if samples < 1 or low >= high:
             raise ConfigError(f"{samples} samples on a scale from {low} to {high}; ask for one or more, low below high")
@@ -80,11 +77,10 @@ class GradeJudge:
 
     async def _sample(self, trajectory: Trajectory, sample: int) -> tuple[Signal, ...]:
         blank = Signal(GRADE, None, self.name, item=str(sample))
-        why = self.contentless(answer(trajectory), trajectory.task.prompt) if self.contentless else ""
+        why = self.contentless(answer(trajectory), trajectory.task.prompt)
         if why:
-            worst = replace(without_content(blank, why), value=float(self.low))
-            trust = Signal(TRUST, 1.0, self.name, item=blank.item, evidence=worst.evidence)
-            return (worst, trust) if self.meta else (worst,)
+            worst = without_content(blank, why, float(self.low))
+            return (worst, replace(worst, name=TRUST, value=1.0)) if self.meta else (worst,)
         asked = Question(
             "Grade what an assistant did. First write the principles that matter for this very task, with their "
             "weights, then a critique by them in `reason`, then a whole-number grade from "
@@ -116,23 +112,32 @@ class GradeJudge:
         return float(grade)
 
 
-def graded(vote: Vote = "mean", *, low: float, high: float, keep: int | None = None, name: str = "graded") -> Shaper:
-    """Return the vote of the grades that were measured, each put on [0, 1]; unmeasured where there is none.
+def graded(
+    vote: Vote = "mean",
+    *,
+    low: float,
+    high: float,
+    needed: int = 1,
+    keep: int | None = None,
+    name: str = "graded",
+) -> Shaper:
+    """Return the vote of the grades that were measured, each put on [0, 1]; unmeasured with fewer than ``needed``.
 
     ``mean`` is ``sum`` over the number of samples; with ``sum``, which the paper takes, and a sample without a verdict
-    there is no vote, since it would count as 0. ``keep`` lets only so many of the most trusted vote, as the paper's
+    there is no vote, since it would count as 0. ``majority`` is the grade given most often; where two are,
+    the judge does not know, and it is unmeasured. ``keep`` lets only so many of the most trusted vote, as the paper's
     meta reward model does; a grade whose trust is unmeasured does not.
 
     Raises:
         UnknownNameError: another vote.
-        ConfigError: an empty scale, or nobody to keep.
+        ConfigError: an empty scale, or nobody to hear.
     """
     if vote not in _VOTES:
         raise unknown_name("vote", vote, get_args(Vote))
     if not low < high:
         raise ConfigError(f"a scale from {low:g} to {high:g} is empty; give the lower end first")
-    if keep is not None and keep < 1:
-        raise ConfigError(f"{keep} grades cannot vote; keep one or more")
+    if needed < 1 or (keep is not None and keep < needed):
+        raise ConfigError(f"{keep} grades cannot vote where {needed} are needed; need one or more, and keep as many")
 
     def outcome(trajectory: Trajectory) -> float | None:
         grades = [signal for signal in trajectory.signals if signal.name == GRADE]
@@ -141,13 +146,26 @@ def graded(vote: Vote = "mean", *, low: float, high: float, keep: int | None = N
             trust = {s.item: s.value for s in trajectory.signals if s.name == TRUST and s.value is not None}
             trusted = [signal for signal in heard if signal.item in trust]
             heard = sorted(trusted, key=lambda signal: trust[signal.item], reverse=True)[:keep]
-        if not heard or (vote == "sum" and keep is None and len(heard) < len(grades)):
+        if len(heard) < needed or (vote == "sum" and keep is None and len(heard) < len(grades)):
             return None
-        return _VOTES[vote]([(signal.value or 0.0) - low for signal in heard]) / (high - low)
+        return _VOTES[vote]([((signal.value or 0.0) - low) / (high - low) for signal in heard])
 
     signals = {GRADE} if keep is None else {GRADE, TRUST}
     top = math.inf if vote == "sum" else 1.0
     return per_trajectory(name, outcome, scope="trajectory", signals=signals, low=0.0, high=top)
+
+
+def _majority(values: Sequence[float]) -> float | None:
+    (first, count), *others = Counter(values).most_common(2)
+    return None if others and others[0][1] == count else first
+
+
+_VOTES: dict[Vote, Callable[[Sequence[float]], float | None]] = {
+    "mean": statistics.fmean,
+    "sum": math.fsum,
+    "median": statistics.median,
+    "majority": _majority,
+}
 
 
 __all__ = ["GRADE", "TRUST", "GradeJudge", "Vote", "graded"]

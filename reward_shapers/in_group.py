@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from agentgym.claims import Claim, Measured
+from agentgym.judging.contentless import contentless
 from agentgym.probe import OpenAt
 from agentgym.reward import Part, Shaper, finite
 from agentgym.types import Group, Signal, Trajectory
@@ -28,7 +29,7 @@ class InGroupReference:
 
     signals = frozenset({REFERENCE, AGAINST})
 
-    def __init__(self, judge: PairwiseJudge, *, contentless: Contentless | None = None) -> None:
+    def __init__(self, judge: PairwiseJudge, *, contentless: Contentless = contentless) -> None:
         self.judge = judge
         self.contentless = contentless
 
@@ -39,7 +40,7 @@ class InGroupReference:
 
     async def __call__(self, group: Group, open_at: OpenAt | None = None) -> list[tuple[Signal, ...]]:
         """Return the signals of each trajectory."""
-        empty = [self._empty(trajectory) for trajectory in group.trajectories]
+        empty = [self.contentless(answer(each), each.task.prompt) for each in group.trajectories]
         drawn = [trajectory for trajectory, why in zip(group.trajectories, empty, strict=True) if not why]
         reference = min(drawn, key=lambda trajectory: lot(f"{trajectory.id}@{group.step}"), default=None)
         members = zip(group.trajectories, empty, strict=True)
@@ -58,9 +59,6 @@ class InGroupReference:
         lead = result.scores[0] - result.scores[1]
         evidence = f"{lead:+g} against {reference.id}: {result.evidence}"
         return told, replace(blank, value=(np.sign(lead).item() + 1) / 2, cost=result.cost, evidence=evidence)
-
-    def _empty(self, trajectory: Trajectory) -> str:
-        return self.contentless(answer(trajectory), trajectory.task.prompt) if self.contentless else ""
 
 
 def brpo(*, win: float, tie: float, lose: float, name: str = "brpo") -> Shaper:

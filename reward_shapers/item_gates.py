@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from agentgym.claims import Measured
+from agentgym.claims import Measured, kleene_and
 from agentgym.errors import ConfigError, unknown_name
 from agentgym.reward import Gate, Openness, Shaper
 
@@ -115,8 +115,7 @@ def required(satisfied: Mapping[int, Gate]) -> Gate:
         openness_GT = np.ones(stage_GT.shape)
         for stage, gate in satisfied.items():
             met_G = _at_end(measured.openness_GT(gate), stage_GT == stage)
-            both = np.where((openness_GT == 0) | (met_G[:, None] == 0), 0.0, openness_GT * met_G[:, None])
-            openness_GT = np.where(stage_GT > stage, both, openness_GT)
+            openness_GT = np.where(stage_GT > stage, kleene_and(openness_GT, met_G[:, None]), openness_GT)
         return openness_GT
 
     return Gate(

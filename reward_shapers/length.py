@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agentgym.errors import ConfigError, unknown_name
 from agentgym.reward import Amount, Scope, Shaper, finite, per_group, per_trajectory
@@ -19,7 +22,6 @@ from agentgym.types import Group, Message, Trajectory
 from .scales import End, end_at, extremes_of
 
 Unit = Literal["tokens", "words", "turns"]
-_UNITS = ("tokens", "words", "turns")
 
 
 def overlong(limit: float, free: float, *, unit: Unit = "tokens") -> Shaper:
@@ -126,7 +128,7 @@ def thought_length(target: End = 512.0) -> Shaper:
     """Return how long thoughts are, in [0, 1]: ``min(1, words / target)`` of a turn's last ``<think>``, over turns.
 
     Words per target are rounded to hundredths, and a turn without the tags is worth 0, as ToolRL ships it. A length
-    reward did not help there; it is here so that this can be seen. ``Ramp(384, 640, 105)`` is its schedule.
+    reward did not help there; it is here so that this can be seen. ``linear(384, 640, over=105)`` is its schedule.
 
     Raises:
         ConfigError: ``target`` is not above 0 at some step.
@@ -144,6 +146,7 @@ def thought_length(target: End = 512.0) -> Shaper:
 
 def length_of(trajectory: Trajectory, unit: Unit) -> int | None:
     """Return how long ``trajectory`` is, or None where its tokens were not recorded."""
+    check_unit(unit)
     samples = [turn.sample for turn in trajectory.turns]
     match unit:
         case "turns":
@@ -153,12 +156,25 @@ def length_of(trajectory: Trajectory, unit: Unit) -> int | None:
         case "tokens":
             lengths = [len(sample.token_ids_N) for sample in samples]
             return sum(lengths) if all(lengths) else None
-    raise unknown_name("unit of length", unit, _UNITS)
+
+
+def lengths_of(group: Group, unit: Unit) -> NDArray[np.float64]:
+    """Return how long each trajectory is, (G,), NaN where its tokens were not recorded."""
+    return np.array([length_of(trajectory, unit) for trajectory in group.trajectories], np.float64)  # None becomes NaN
+
+
+def check_unit(unit: str) -> None:
+    """Check that ``unit`` is one.
+
+    Raises:
+        UnknownNameError: it is not.
+    """
+    if unit not in get_args(Unit):
+        raise unknown_name("unit of length", unit, get_args(Unit))
 
 
 def _needs(unit: Unit) -> str:
-    if unit not in _UNITS:
-        raise unknown_name("unit of length", unit, _UNITS)
+    check_unit(unit)
     return "the tokens of every turn" if unit == "tokens" else f"the {unit}"
 
 
@@ -179,9 +195,11 @@ def _mean(numbers: list[float]) -> Amount:
 
 __all__ = [
     "Unit",
+    "check_unit",
     "cosine",
     "length_of",
     "length_threshold",
+    "lengths_of",
     "overlong",
     "repetition",
     "soft_overlong",

@@ -1,7 +1,8 @@
 """Judging by principles: each step by a score (PPR), or the whole answer by yes and no to each of them.
 
 Principles are data given at every call, so they may change from one training step to the next without a new judge;
-each signal names the principle it was measured by. Sources: PPR and ReNorm, arXiv 2509.25598; binary principles as in
+each signal names the principle it was measured by. Sources: PPR, arXiv 2509.25598, which pays
+them by ReNorm (`mixes.renorm`); binary principles as in
 RLBFF, adjusted while training as in SALMON, written by whoever asks as in RewardAnything.
 """
 
@@ -13,11 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agentgym.claims import Claim, Measured
 from agentgym.errors import ConfigError, JudgeError, TaskError
 from agentgym.judge import Judge, Question
+from agentgym.judging.contentless import contentless
 from agentgym.probe import OpenAt
-from agentgym.reward import Part, Shaper, finite, per_trajectory
+from agentgym.reward import Shaper, finite, per_trajectory
 from agentgym.types import Group, Signal, Trajectory
 
 from .asking import (
@@ -34,7 +35,6 @@ from .asking import (
     verdict,
     without_content,
 )
-from .outcome import outcome
 
 STEP, WHOLE_ANSWER = "principle_step", "principle"
 
@@ -84,7 +84,7 @@ class PrincipleStepJudge:
     signals = frozenset({STEP})
 
     def __init__(
-        self, judge: Judge, *, principles: Principles = principles_of, contentless: Contentless | None = None
+        self, judge: Judge, *, principles: Principles = principles_of, contentless: Contentless = contentless
     ) -> None:
         self.judge = judge
         self.principles = principles
@@ -109,7 +109,7 @@ class PrincipleStepJudge:
     async def _turn(self, trajectory: Trajectory, turn: int, principles: tuple[Principle, ...]) -> Signal:
         blank = Signal(STEP, None, f"{self.name}#{digest(principles)}", turn)
         text = said(trajectory.turns[turn].sample.message)
-        why = self.contentless(text, trajectory.task.prompt) if self.contentless else ""
+        why = self.contentless(text, trajectory.task.prompt)
         if why:
             return without_content(blank, why)
         listed = "\n".join(f"- {principle.name}: {principle.text}" for principle in principles)
@@ -133,7 +133,7 @@ class PrincipleJudge:
     signals = frozenset({WHOLE_ANSWER})
 
     def __init__(
-        self, judge: Judge, *, principles: Principles = principles_of, contentless: Contentless | None = None
+        self, judge: Judge, *, principles: Principles = principles_of, contentless: Contentless = contentless
     ) -> None:
         self.judge = judge
         self.principles = principles
@@ -156,7 +156,7 @@ class PrincipleJudge:
 
     async def _one(self, trajectory: Trajectory, principle: Principle) -> Signal:
         blank = Signal(WHOLE_ANSWER, None, f"{self.name}#{digest((principle,))}", item=principle.name)
-        why = self.contentless(answer(trajectory), trajectory.task.prompt) if self.contentless else ""
+        why = self.contentless(answer(trajectory), trajectory.task.prompt)
         if why:
             return without_content(blank, why)
         asked = Question(
@@ -184,26 +184,6 @@ def digest(principles: tuple[Principle, ...]) -> str:
     """Return a short word for the text of ``principles``, so that measurements under different ones are told apart."""
     text = "\n".join(f"{principle.name}\0{principle.text}" for principle in principles)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def renorm(won: str = "won", *, step: str = STEP, beta: float = 1.0) -> Shaper:
-    """Return ``r_p,t + R_o − β`` at every turn but the last, and the outcome ``R_o`` at the end (ReNorm).
-
-    With β = 1 a step of a failed episode is never worth more than 0, and one of a solved episode never less. Each
-    further turn of a failed episode costs something: the method favours short ones.
-    """
-    finite("beta of renorm", beta)
-
-    def claims(measured: Measured) -> tuple[Claim, ...]:
-        steps = measured.read(step, "", "turn", "renorm")
-        won_G = measured.read(won, "", "trajectory", won).raw
-        last = steps.turn == measured.turns_G[steps.trajectory] - 1
-        value = steps.raw + won_G[steps.trajectory] - beta
-        return (replace(steps, value=value, eligible=~last),)
-
-    part = Part("renorm", "turn", min(-beta, 0.0), max(2.0 - beta, 0.0))
-    shifted = Shaper(f"renorm({step}, {won}, {beta:g})", (part,), claims, frozenset({step, won}))
-    return shifted + outcome(won)
 
 
 def principles(weights: Mapping[str, float] | None = None, *, name: str = "principles") -> Shaper:
@@ -244,6 +224,5 @@ __all__ = [
     "from_step",
     "principles",
     "principles_of",
-    "renorm",
     "score_over_maximum",
 ]

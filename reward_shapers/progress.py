@@ -9,8 +9,7 @@ transform             from     to       what it is for
 `standings`           gains    standing summing up
 `gains`               standing gain     what stood is paid once, not at every turn
 `advances`            standing gain     only what was never reached before pays: going back and forth earns nothing
-`clip_negative`       score    score    many harmless turns are worth no more than one
-`delta`               score    gain     the same; and the return of a turn is its own score
+`delta`               score    gain     many harmless turns are worth no more than one, as under `clip_negative`
 ===================== ======== ======== =========================================================================
 
 An unmeasured turn is stepped over: it stays unmeasured, and its neighbours are compared with each other, so that the
@@ -34,7 +33,6 @@ from agentgym.ledger import WHOLE
 from agentgym.reward import Bounds, Part, Shaper, Transform, finite
 
 from .step import step
-from .transforms import monotone
 
 Keep = Literal["never", "truncated", "always"]
 """Of which episodes the potential they ended at counts; see `shaping`."""
@@ -94,21 +92,12 @@ def advances(start: float = 0.0) -> Transform:
     return _in_order(form, change, bounds, bounds)
 
 
-def clip_negative(eta: float) -> Transform:
-    """Return the transform ``min(p − η, 0)``: no turn earns, so that more of them earn no more.
-
-    Source: the *Clip* of "On Designing Effective RL Reward at Training Time for LLM Reasoning", arXiv 2410.15115. The
-    value of ``eta`` is not known from there: it has no default.
-    """
-    finite("η of a clip", eta)
-    return monotone(f"clip_negative({{}}, {eta:g})", lambda value_N: np.minimum(value_N - eta, 0.0))
-
-
 def delta() -> Transform:
     """Return the transform ``r_k = p_k − p_{k+1}`` for all but the last two turns, then ``p_{K−1}`` and 0.
 
     The undiscounted return from turn k is ``p_k``, whatever the number of turns. The last turn gives the answer, which
-    the outcome pays. Source: the *Delta* of arXiv 2410.15115.
+    the outcome pays: where nobody scores it, ``before_last(reward).then(delta())`` asks for no score there. Source:
+    the *Delta* of "On Designing Effective RL Reward at Training Time for LLM Reasoning", arXiv 2410.15115.
     """
 
     def change(turns: _Turns) -> Reals:
@@ -292,7 +281,6 @@ def _leave_one_out(value_G: Reals) -> Reals:
 __all__ = [
     "Keep",
     "advances",
-    "clip_negative",
     "delta",
     "gains",
     "shaping",

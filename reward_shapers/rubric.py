@@ -12,21 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from agentgym.claims import Claim, Measured
-from agentgym.errors import ConfigError, TaskError, unknown_name
-from agentgym.reward import Part, Shaper, above, finite
+from agentgym.errors import ConfigError, TaskError
+from agentgym.reward import Part, Shaper
 from agentgym.types import Group
-
-from .outcome import outcome
 
 IDENTIFIED, SUPPORTED = "rubric_identified", "rubric_supported"
 _SLOT = re.compile(r"<(E\d+)>")
-
-Normalise = Literal["group_max", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,46 +89,19 @@ def rubric_of(group: Group) -> Rubric:
         raise ConfigError(f"task '{task.id}': a rubric has 'statements' and 'entities'; got {error}") from error
 
 
-def rubric(
-    normalise: Normalise = "group_max",
-    *,
-    items: Rubric | None = None,
-    chained: bool = True,
-    name: str = "rubric",
-) -> Shaper:
+def rubric(*, items: Rubric | None = None, chained: bool = True, name: str = "rubric") -> Shaper:
     """Return the share of statements that are identified, supported and connected, in [0, 1].
 
-    ``group_max`` divides by the largest share among the siblings, failed ones included (the paper); one that is
-    unmeasured has no say, and where nobody has any, all stay at 0. ``none`` pays the share itself, which is what the
-    authors' code does where it pays the rubric to solved episodes only. ``chained=False`` does not ask for connection.
-
-    Raises:
-        UnknownNameError: another normalisation.
+    ``chained=False`` does not ask for connection. C-GRPO pays it beside the outcome: `mixes.citation`.
     """
-    if normalise not in get_args(Normalise):
-        raise unknown_name("normalisation of rubrics", normalise, get_args(Normalise))
 
     def claims(measured: Measured) -> tuple[Claim, ...]:
         if not measured.group.trajectories:
             return (measured.lift(name, "trajectory", []),)
-        share_G = np.array(_shares(measured, items or rubric_of(measured.group), chained), np.float64)
-        top = np.max(share_G, initial=0.0, where=~np.isnan(share_G))
-        if normalise == "group_max" and top > 0:
-            share_G = share_G / top
-        return (measured.lift(name, "trajectory", share_G.tolist()),)
+        return (measured.lift(name, "trajectory", _shares(measured, items or rubric_of(measured.group), chained)),)
 
     part = Part(name, "trajectory", 0.0, 1.0)
-    signals = frozenset({IDENTIFIED, SUPPORTED})
-    return Shaper(name, (part,), claims, signals, needs_group=normalise == "group_max")
-
-
-def c_grpo(
-    won: str = "won", *, alpha: float = 0.3, normalise: Normalise = "group_max", items: Rubric | None = None
-) -> Shaper:
-    """Return ``1[R_o = 1] ((1 − α) R_o + α R_r / max R_r)``, with the paper's α = 0.3 (C-GRPO, arXiv 2601.06021)."""
-    finite("alpha of c_grpo", alpha)
-    solved = outcome(won)
-    return ((1 - alpha) * solved + alpha * rubric(normalise, items=items)).when(above(solved, 1.0, strict=False))
+    return Shaper(name, (part,), claims, frozenset({IDENTIFIED, SUPPORTED}))
 
 
 def _shares(measured: Measured, listed: Rubric, chained: bool) -> list[float]:
@@ -152,4 +121,4 @@ def _share(listed: Rubric, counts_C: Sequence[float], chained: bool) -> float:
     return len(surely) / len(listed.statements) if surely == maybe else np.nan
 
 
-__all__ = ["IDENTIFIED", "SUPPORTED", "Normalise", "Rubric", "c_grpo", "rubric", "rubric_of"]
+__all__ = ["IDENTIFIED", "SUPPORTED", "Rubric", "rubric", "rubric_of"]

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from agentgym.errors import JudgeError
 from agentgym.judge import Judge, Question, Verdict
+from agentgym.judging.contentless import contentless
 from agentgym.probe import OpenAt
 from agentgym.types import Group, Signal, Trajectory
 
-from .asking import Contentless, answer, source, verdict
+from .asking import Contentless, answer, source, verdict, without_content
 from .rubric import IDENTIFIED, SUPPORTED, Rubric, rubric_of
 
 CITATION = re.compile(r"\[\d+\]\(([^)\s]+)\)")
@@ -42,7 +43,7 @@ class RubricJudge:
         items: Rubric | None = None,
         citation: re.Pattern[str] = CITATION,
         pages: Pages | None = None,
-        contentless: Contentless | None = None,
+        contentless: Contentless = contentless,
     ) -> None:
         self.judge = judge
         self.items = items
@@ -68,10 +69,10 @@ class RubricJudge:
 
     async def _trajectory(self, trajectory: Trajectory, listed: Rubric) -> tuple[Signal, ...]:
         text = answer(trajectory)
-        why = self.contentless(text, trajectory.task.prompt) if self.contentless else ""
-        why = why or ("" if text.strip() else "no answer")
+        why = self.contentless(text, trajectory.task.prompt)
         if why:
-            return self._all(listed, IDENTIFIED, 0.0, evidence=why) + self._all(listed, SUPPORTED, 0.0, evidence=why)
+            blanks = self._all(listed, IDENTIFIED, None) + self._all(listed, SUPPORTED, None)
+            return tuple(without_content(blank, why) for blank in blanks)
         try:
             named = await self.judge.ask(identification(trajectory.task.prompt, text, listed))
         except JudgeError as error:

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from agentgym.errors import ConfigError, JudgeError, unknown_name
 from agentgym.judge import Judge, Question
+from agentgym.judging.contentless import contentless
 from agentgym.probe import OpenAt
 from agentgym.reward import Amount, Shaper, per_trajectory
 from agentgym.types import Group, Signal, Trajectory
@@ -56,7 +57,7 @@ class SkillJudge:
 
     signals = frozenset({ROUTED, CRITERION})
 
-    def __init__(self, judge: Judge, library: Sequence[Skill], *, contentless: Contentless | None = None) -> None:
+    def __init__(self, judge: Judge, library: Sequence[Skill], *, contentless: Contentless = contentless) -> None:
         names = [skill.name for skill in library]
         if not names or len(set(names)) < len(names) or NO_SKILL in names:
             raise ConfigError(f"skills need at least one, with names that differ and are not '{NO_SKILL}'; got {names}")
@@ -78,7 +79,7 @@ class SkillJudge:
 
     async def _turn(self, trajectory: Trajectory, turn: int) -> list[Signal]:
         text = said(trajectory.turns[turn].sample.message)
-        why = self.contentless(text, trajectory.task.prompt) if self.contentless else ""
+        why = self.contentless(text, trajectory.task.prompt)
         if why:
             return [without_content(Signal(ROUTED, None, self.name, turn), why)]
         material = {

@@ -10,7 +10,8 @@ from agentgym.reward import Scope, Shaper
 
 from .format import SECTIONS, task_sections, well_formed
 from .length import thought_length
-from .scales import End, Ramp, Scale, Switch
+from .scales import End, Scale
+from .schedules import linear, switch
 from .tools import Granularity, Unasked, tool_match
 
 FORM = Scale(0, 1)
@@ -34,11 +35,15 @@ VARIANTS: Mapping[str, Variant] = {
     "coarse": Variant(granularity="coarse"),  # COARSEREWARD
     "intermediate": Variant(granularity="intermediate"),  # INTERMEDIATEREWARD
     "refined": Variant(granularity="refined"),  # REFINEDREWARD
-    "two_stage": Variant(Scale(0, Switch(1, 0.5, 30)), Scale(Switch(-1, -3, 30), Switch(1, 3, 30))),  # MAX1STEP30MAX3
+    "two_stage": Variant(  # MAX1STEP30MAX3
+        Scale(0, switch(1, 0.5, at=30)), Scale(switch(-1, -3, at=30), switch(1, 3, at=30))
+    ),
     # SCHEDULEREWARD; its lower end of the format stops at -1, half way to the 0 it aims for
-    "scheduled": Variant(Scale(Ramp(-2, -1, 75), Ramp(2, 1, 150)), Scale(Ramp(-2, -3, 150), Ramp(2, 3, 150))),
+    "scheduled": Variant(
+        Scale(linear(-2, -1, over=75), linear(2, 1, over=150)), Scale(linear(-2, -3, over=150), linear(2, 3, over=150))
+    ),
     "length": Variant(thought=512.0),  # WITHLENGTH
-    "scheduled_length": Variant(thought=Ramp(384, 640, 105)),  # WITHLENGTH and SCHEDULELENGTH
+    "scheduled_length": Variant(thought=linear(384, 640, over=105)),  # WITHLENGTH and SCHEDULELENGTH
 }
 """By name; the comments say which environment variables of the repository choose them."""
 

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentgym.errors import unknown_name
+from agentgym.judging.contentless import contentless
 from agentgym.probe import OpenAt
 from agentgym.reward import Shaper, per_group
 from agentgym.types import Group, Signal, Trajectory
 
-from .asking import Contentless, answer, source
+from .asking import Contentless, answer, source, without_content
 from .brackets import BRACKETS, Places, Scores
 from .pairwise import PairwiseJudge
 
@@ -45,7 +46,7 @@ class Tournament:
         *,
         bracket: str = "single_elimination",
         draw: Draw = "lot",
-        contentless: Contentless | None = None,
+        contentless: Contentless = contentless,
     ) -> None:
         if bracket not in BRACKETS:
             raise unknown_name("bracket", bracket, BRACKETS)
@@ -63,7 +64,7 @@ class Tournament:
 
     async def __call__(self, group: Group, open_at: OpenAt | None = None) -> list[tuple[Signal, ...]]:
         """Return the place and the matches of each trajectory."""
-        empty = [self._empty(trajectory) for trajectory in group.trajectories]
+        empty = [self.contentless(answer(each), each.task.prompt) for each in group.trajectories]
         players = [number for number, why in enumerate(empty) if not why]
         if self.draw == "lot":
             players.sort(key=lambda number: lot(group.trajectories[number].id))
@@ -100,17 +101,16 @@ class Tournament:
 
         return await BRACKETS[self.bracket](len(entrants), play)
 
-    def _empty(self, trajectory: Trajectory) -> str:
-        return self.contentless(answer(trajectory), trajectory.task.prompt) if self.contentless else ""
-
     def _place(self, place: float | None, why: str, matches: Sequence[Signal], siblings: int) -> Signal:
         if siblings < 2:
             return Signal(PLACE, None, self.name, cause="there is no sibling to compare with")
         if place is None:
             causes = ", ".join(dict.fromkeys(match.cause for match in matches if match.cause))
             return Signal(PLACE, None, self.name, cause=f"a match was not judged: {causes}")
+        if why:
+            return without_content(Signal(PLACE, None, self.name), why, place)
         leads = ", ".join(f"{match.value:+g} against {match.item}" for match in matches if match.value is not None)
-        return Signal(PLACE, place, self.name, evidence=f"not put to the judge: {why}" if why else leads)
+        return Signal(PLACE, place, self.name, evidence=leads)
 
 
 def lot(id: str) -> str:

@@ -14,9 +14,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, max_examples=50, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
+
 SKIPPED = pytest.StashKey[dict[str, list[str]]]()
 
 

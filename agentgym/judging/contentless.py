@@ -2,19 +2,13 @@
 
 A full stop, a colon or "Thought process:" is enough to make many a judge say yes ("master keys"; Zhao et al., *One
 Token to Fool LLM-as-a-Judge*, arXiv 2507.08794). The rules err on the side of asking: whatever might be an answer, if
-only a digit, goes to the judge. Probes call `prefiltered` on the candidate's text first::
-
-    if (zero := prefiltered(text, name="checklist", source=self.name, prompt=task.prompt)) is not None:
-        return zero
-    verdict = await judge.ask(question)
+only a digit, goes to the judge.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-
-from agentgym.types import Signal
 
 _MOST = 0.8
 "Share of a prompt that, repeated in one piece and with nothing of one's own, counts as a copy of it."
@@ -72,14 +66,6 @@ def contentless(text: str, prompt: str = "") -> str:
     return _empty(text) or ("copied prompt" if _copies(" ".join(text.split()), " ".join(prompt.split())) else "")
 
 
-def prefiltered(
-    text: str, *, name: str, source: str, prompt: str = "", turn: int | None = None, item: str = ""
-) -> Signal | None:
-    """Return the 0 that an answer without content scores as signal ``name``, or None where a judge must be asked."""
-    reason = contentless(text, prompt)
-    return Signal(name, 0.0, source, turn=turn, item=item, evidence=f"no judge asked: {reason}") if reason else None
-
-
 def _empty(text: str) -> str:
     """Return why ``text`` says nothing, whatever it answers."""
     if not any(map(_seen, text)):
@@ -119,4 +105,4 @@ def _after_openers(text: str) -> str:
     return words[end:]
 
 
-__all__ = ["contentless", "prefiltered"]
+__all__ = ["contentless"]

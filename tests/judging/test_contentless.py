@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from agentgym.judging.contentless import contentless, prefiltered
+from agentgym.judging.contentless import contentless
 
 PROMPT = "Say which of these two rivers is the longer one, the Nile or the Amazon, and by how much."
 MASTER_KEYS = {
@@ -107,13 +107,11 @@ def test_a_short_prompt_is_copied_only_as_a_whole():
     assert contentless("north or south?", "north or south?") == "copied prompt"
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.characters(categories=["P", "Z", "Cc", "Cf"])))
 def test_law_no_punctuation_of_any_script_has_content(text: str):
     assert contentless(text) in ("empty", "punctuation only")
 
 
-@settings(deadline=None)
 @given(st.text(), st.integers(0, 10**9))
 def test_law_a_number_has_content(text: str, number: int):
     assert contentless(f"{text} {number}") == "" or "step" in text.casefold()
@@ -129,12 +127,3 @@ def test_long_texts_take_time_that_grows_with_their_length():
         return time.process_time() - began
 
     assert seconds(4_000) < 12 * min(seconds(1_000) for _ in range(3)) + 0.1
-
-
-def test_prefiltered_is_a_zero_that_says_why_or_nothing():
-    zero = prefiltered("Solution:", name="rubric", source="rubric-1", turn=3, item="C0")
-    assert zero is not None
-    assert (zero.name, zero.value, zero.source, zero.turn, zero.item) == ("rubric", 0.0, "rubric-1", 3, "C0")
-    assert zero.evidence == "no judge asked: opener only"
-    assert prefiltered("Solution: 7", name="rubric", source="rubric-1") is None
-    assert prefiltered(PROMPT, name="rubric", source="rubric-1", prompt=PROMPT) is not None

@@ -84,7 +84,7 @@ def test_a_fault_it_does_not_know_is_refused(tmp_path: Path):
 def test_light_parts_need_no_extra():
     code = (
         "import sys; sys.modules['aiohttp'] = sys.modules['jsonschema'] = None\n"
-        "import agentgym.judging.vote, agentgym.judging.contentless, agentgym.judging.verdict\n"
+        "import agentgym.judging.contentless, agentgym.judging.verdict\n"
         "from agentgym.errors import MissingExtraError\n"
         "for name in ('openai', 'server', 'gullible'):\n"
         "    try: __import__(f'agentgym.judging.{name}')\n"

@@ -14,7 +14,7 @@ from agentgym.reward_shapers.checklist import SIGNAL, Terms, checklist, requirem
 from agentgym.reward_shapers.checklist_items import Checklist, Item
 from agentgym.reward_shapers.outcome import outcome
 from agentgym.reward_shapers.step import step
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, TaskError, UnknownNameError
@@ -213,7 +213,6 @@ THREE = (*TWO, Item("C2", "?", 0.5, "user.content", dependence=("C0", "C1")))
 THREE = tuple(replace(item, weight=weight) for item, weight in zip(THREE, (0.2, 0.3, 0.5), strict=True))
 
 
-@settings(deadline=None, max_examples=50)  # time is not what is tested
 @given(MOMENTS)
 def test_every_assignment_is_its_equations(moments):
     turns, weights = 4, [item.weight for item in THREE]
@@ -233,7 +232,6 @@ def test_every_assignment_is_its_equations(moments):
             assert paid == pytest.approx(expected / sum(weights[c] for c in E) if E else 0.0, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=50)  # time is not what is tested
 @given(MOMENTS.filter(lambda each: len(each) == 1), st.integers(0, 10**6))
 def test_what_is_paid_with_holes_is_what_every_filling_pays(moments, seed):
     """Three-valued logic is exact: measured if and only if all ways to fill the holes pay the same."""

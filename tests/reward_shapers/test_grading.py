@@ -96,6 +96,18 @@ def test_votes():
     assert vote([1, 2, 9], vote="median") == pytest.approx(0.2)
 
 
+def test_the_majority_is_what_most_say_and_a_tie_is_no_vote():
+    assert vote([3, 3, 5, 8], vote="majority") == pytest.approx(0.3)
+    assert vote([3, 3, 5, 5], vote="majority") is None
+    assert vote([7], vote="majority") == pytest.approx(0.7)
+
+
+def test_too_few_grades_are_none():
+    assert vote([1, None, None], needed=2) is None
+    assert vote([1, None, 9], needed=2) == pytest.approx(0.5)
+    assert vote([1, 2, 9], [0.1, None, None], keep=2, needed=2) is None
+
+
 def test_a_grade_that_is_missing_does_not_vote():
     assert vote([1, None, 9]) == pytest.approx(0.5)
     assert vote([1, None, 9], vote="sum") is None
@@ -116,7 +128,8 @@ def test_bad_settings_are_refused():
             GradeJudge(grades(1), **how)
     with pytest.raises(ConfigError, match="empty"):
         graded(low=1, high=1)
-    with pytest.raises(ConfigError, match="keep one"):
-        graded(low=0, high=1, keep=0)
+    for how in ({"keep": 0}, {"needed": 0}, {"keep": 1, "needed": 2}):
+        with pytest.raises(ConfigError, match="need one or more"):
+            graded(low=0, high=1, **how)  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match="no vote 'max'"):
         graded("max", low=0, high=1)  # type: ignore[arg-type]

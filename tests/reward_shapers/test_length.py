@@ -15,7 +15,7 @@ from agentgym.reward_shapers.length import (
     soft_overlong,
     thought_length,
 )
-from agentgym.reward_shapers.scales import Ramp
+from agentgym.reward_shapers.schedules import linear
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,7 +113,7 @@ def test_thoughts_by_the_word():
     assert total(thought_length(), episode(long)) == 1
     assert total(thought_length(), episode(turn(f"<think>{'why ' * 128}</think>"))) == 0.25
     assert total(thought_length(4.0), episode(short, turn("go"))) == pytest.approx((0.5 + 0) / 2)
-    scheduled = thought_length(Ramp(384, 640, 105))
+    scheduled = thought_length(linear(384, 640, over=105))
     words = episode(turn(f"<think>{'why ' * 320}</think>"))
     assert [total(scheduled, words, step) for step in (0, 105, 999)] == [0.83, 0.5, 0.5]
     assert not scheduled.needs_group
@@ -131,7 +131,7 @@ def test_thoughts_by_the_word():
         (lambda: cosine(9, correct=(1, math.nan), wrong=(0, 0), exceeded=0), ConfigError),
         (lambda: repetition(0), ConfigError),
         (lambda: thought_length(0), ConfigError),
-        (lambda: thought_length(Ramp(10, -10, 5)), ConfigError),
+        (lambda: thought_length(linear(10, -10, over=5)), ConfigError),
     ],
 )
 def test_lengths_without_sense_are_refused(make: object, error: type[Exception]):

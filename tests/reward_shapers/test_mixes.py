@@ -11,8 +11,7 @@ from agentgym.reward_shapers.efficiency import conditional_length
 from agentgym.reward_shapers.gates import before_last, proportional, sign_shift
 from agentgym.reward_shapers.mixes import citation, citation_unscaled, over_best, posterior, renorm, trust, trusted
 from agentgym.reward_shapers.schedules import annealing, from_step, linear, scheduled, switch
-from agentgym.reward_shapers.sequences import turn_count
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, UsageError
@@ -20,7 +19,6 @@ from agentgym.ledger import Ledger, Status
 from agentgym.reward import Gate, Shaper, signal
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
-law = settings(deadline=None, max_examples=40)
 TURN = Turn((), empty_sample(text_message("assistant", "look")), np.empty(0, np.int32))
 WON, FORM, THINK = (signal(name, scope="trajectory", low=0, high=1) for name in ("won", "form", "think"))
 JUDGED = signal("judged", scope="turn", low=0, high=1)
@@ -130,6 +128,18 @@ def test_ppr_keeps_the_outcome_last_and_shifts_what_comes_before():
     assert failed.credit_CT().sum(0).tolist() == [-0.75, 0, 0]
     assert solved.credit_CT().sum(0).tolist() == [0.25, 1, 1]
     assert failed.measured
+    np.testing.assert_allclose(price(renorm(WON, JUDGED), won=0, judged=[0.8, None]).credit_CT().sum(0), [-0.2, 0])
+    np.testing.assert_allclose(price(renorm(WON, JUDGED, beta=0.5), won=1, judged=[0.8, None]).total(), 2.3)
+
+
+def test_under_ppr_an_unmeasured_step_masks_its_turn_and_an_unmeasured_outcome_all():
+    unknown, ineligible, paid = Status.UNMEASURED, Status.INELIGIBLE, Status.PAID
+    assert price(renorm(WON, JUDGED), turns=3, won=1, judged=[None, 0.5, None]).status.tolist() == [
+        *(unknown, paid, ineligible, paid)
+    ]
+    assert price(renorm(WON, JUDGED), turns=3, won=None, judged=[0.5, 0.5, None]).status.tolist() == [
+        *(unknown, unknown, ineligible, unknown)
+    ]
 
 
 def test_trust_grpo():
@@ -160,7 +170,7 @@ def test_trust_is_shut_where_nothing_can_be_compared_and_undecided_where_it_cann
 
 
 def test_length_is_punished_where_the_task_is_solved_often_enough():
-    reward = conditional_length(WON, alpha=0.2, pass_rate=0.5, length=turn_count)
+    reward = conditional_length(WON, alpha=0.2, pass_rate=0.5, unit="turns")
 
     def mixed(*rows: tuple[float | None, int]) -> list[Trajectory]:
         return [episode(turns, won=won) for won, turns in rows]
@@ -219,7 +229,6 @@ MIXES: dict[str, Callable[[], Shaper]] = {
 
 
 @pytest.mark.parametrize("name", MIXES)
-@law
 @given(data=st.lists(st.tuples(st.sampled_from([0.0, 1.0]), unit, st.sampled_from([0.0, 1.0])), min_size=2, max_size=5))
 def test_law_sign_consistency(name: str, data: list[tuple[float, float, float]]):
     group = [episode(won=won, think=think, form=form) for won, think, form in data]
@@ -229,7 +238,6 @@ def test_law_sign_consistency(name: str, data: list[tuple[float, float, float]])
     assert max(failed, default=-math.inf) <= min(solved, default=math.inf)
 
 
-@law
 @given(st.sampled_from([0.0, 1.0]), st.lists(unit, min_size=1, max_size=5))
 def test_law_sign_consistency_of_each_turn_under_renorm(won: float, judged: list[float]):
     credit = price(renorm(WON, JUDGED), turns=len(judged), won=won, judged=judged).credit_CT().sum(0)
@@ -241,7 +249,6 @@ def test_law_sign_consistency_is_broken_without_the_gate():
     assert totals(added, *won_and_thought((0, 1.0), (1, 0.0))) == [3, 1]
 
 
-@law
 @given(data=st.lists(st.tuples(st.sampled_from([0.0, 1.0, None]), unit), min_size=2, max_size=6), seed=st.randoms())
 def test_law_permutation_equivariance(data: list[tuple[float | None, float]], seed: object):
     order = list(range(len(data)))
@@ -250,7 +257,7 @@ def test_law_permutation_equivariance(data: list[tuple[float | None, float]], se
     for reward in (
         trusted(WON, THINK),
         citation(WON, THINK),
-        conditional_length(WON, alpha=0.5, pass_rate=0.5, length=turn_count),
+        conditional_length(WON, alpha=0.5, pass_rate=0.5, unit="turns"),
     ):
         straight = totals(reward, *group)
         shuffled = totals(reward, *(group[i] for i in order))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,14 +16,10 @@ from agentgym.reward_shapers.principles import (
     digest,
     from_step,
     principles,
-    renorm,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, JudgeError, TaskError
 from agentgym.judge import Question, Verdict
-from agentgym.ledger import Status
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 BRIEF, KIND = Principle("brief", "Be brief."), Principle("kind", "Be kind.")
@@ -89,41 +84,6 @@ def test_what_is_no_score_is_unmeasured(score):
 def test_a_step_without_content_is_0_without_a_question():
     signals, judge = step_scored({"do 0": (4, 4), "do 1": (1, 1)}, contentless=lambda text, prompt: "opener")
     assert (signals[0].value, judge.asked) == (0.0, [])
-
-
-def renormed(steps: list[float | None], won: float | None, **how: float):
-    signals = [Signal("principle_step", v, "judge", t) for t, v in enumerate(steps)]
-    (ledger,) = renorm(**how)(Group((episode(len(steps) + 1, *signals, Signal("won", won, "world")),)))
-    return ledger
-
-
-def test_renorm_shifts_by_the_outcome():
-    """r_p = .8, .25: solved it pays .8, .25 and 1; failed −.2, −.75 and 0."""
-    assert renormed([0.8, 0.25], 1).credit_CT().tolist() == [[0.8, 0.25, 0], [0, 0, 1]]
-    np.testing.assert_allclose(renormed([0.8, 0.25], 0).credit_CT(), [[-0.2, -0.75, 0], [0, 0, 0]])
-    np.testing.assert_allclose(renormed([0.8], 1, beta=0.5).credit_CT(), [[1.3, 0], [0, 1]])
-    assert str(renorm()) == "renorm(principle_step, won, 1) + won"
-    assert renorm().range(2) == (-2, 3)
-    with pytest.raises(ConfigError, match="beta"):
-        renorm(beta=math.inf)
-
-
-def test_an_unmeasured_step_masks_its_turn_and_an_unmeasured_outcome_all():
-    ledger = renormed([None, 0.5], 1)
-    assert ledger.status.tolist() == [Status.UNMEASURED, Status.PAID, Status.INELIGIBLE, Status.PAID]
-    assert renormed([0.5, 0.5], None).status.tolist() == [
-        Status.UNMEASURED,
-        Status.UNMEASURED,
-        Status.INELIGIBLE,
-        Status.UNMEASURED,
-    ]
-
-
-@settings(deadline=None, max_examples=50)  # time is not what is tested
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.sampled_from([0.0, 1.0]))
-def test_law_sign_consistency(steps: list[float | None], won: float):
-    paid = renormed(steps, won).credit_CT()[0]
-    assert (paid >= 0).all() if won else (paid <= 0).all()
 
 
 def ask_whole(answers: dict[str, bool | None], step: int = 0, **how: Any) -> tuple[tuple[Signal, ...], Judge]:

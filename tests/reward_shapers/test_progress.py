@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from agentgym.reward_shapers.gates import before_last
 from agentgym.reward_shapers.outcome import outcome
 from agentgym.reward_shapers.progress import (
     advances,
-    clip_negative,
     delta,
     gains,
     shaping,
@@ -20,6 +20,7 @@ from agentgym.reward_shapers.progress import (
     subgoals,
 )
 from agentgym.reward_shapers.step import step
+from agentgym.reward_shapers.transforms import clip_negative
 
 from agentgym.errors import ConfigError, UnknownNameError, UsageError
 from agentgym.ledger import Status
@@ -76,6 +77,13 @@ def test_clip_and_delta_together_clip_first():
 def test_a_single_turn_gives_the_answer_and_delta_pays_it_nothing():
     same(of(P.then(delta()), 0.7), [0.0])
     same(of(P.then(delta()), 0.7, 0.9), [0.7, 0.0])
+
+
+def test_the_answer_need_not_be_scored_under_delta():
+    (ledger,) = before_last(P).then(delta())(Group((episode(p=(0.2, 0.5, None)),)))
+    same(ledger.credit_CT()[0].tolist(), [-0.3, 0.5, 0])
+    assert ledger.status[-1] == Status.INELIGIBLE
+    assert ledger.measured
 
 
 def test_spa_adds_estimated_progress_and_grounding():
@@ -298,7 +306,6 @@ def test_many_episodes_at_once_agree_with_a_plain_loop():
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (lambda: clip_negative(math.inf), ConfigError, "finite"),
         (lambda: gains(math.nan), ConfigError, "finite"),
         (lambda: shaping(P, gamma=0.0), ConfigError, "above 0"),
         (lambda: shaping(P, gamma=1.5), ConfigError, "at most 1"),

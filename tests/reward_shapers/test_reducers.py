@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from agentgym.reward_shapers.reducers import all_good, cautious, entropic, mean, median, nominal_and_worst, worst
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError
@@ -16,7 +16,6 @@ from agentgym.ledger import Ledger
 from agentgym.reward import Shaper, signal
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
-law = settings(deadline=None, max_examples=40)
 TURN = Turn((), empty_sample(text_message("assistant", "look")), np.empty(0, np.int32))
 A, B, C = (signal(name, scope="trajectory", low=0, high=1) for name in "abc")
 ENSEMBLES: dict[str, Callable[..., Shaper]] = {
@@ -124,7 +123,6 @@ known_or_not = st.lists(st.one_of(numbers, st.none()), min_size=3, max_size=3)
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
-@law
 @given(values=known_or_not)
 def test_law_bounded(name: str, values: list[float | None]):
     shaper = ENSEMBLES[name](A, B, C)
@@ -135,7 +133,6 @@ def test_law_bounded(name: str, values: list[float | None]):
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
-@law
 @given(values=known_or_not, filled=numbers)
 def test_law_what_is_decided_stays_so_whatever_the_unmeasured_turns_out_to_be(
     name: str, values: list[float | None], filled: float
@@ -150,7 +147,6 @@ def test_law_what_is_decided_stays_so_whatever_the_unmeasured_turns_out_to_be(
         assert total(shaper, **dict(zip("abc", after, strict=True))) == pytest.approx(before)
 
 
-@law
 @given(values=st.lists(numbers, min_size=3, max_size=3))
 def test_entropic_goes_from_the_worst_to_the_mean(values: list[float]):
     given_ = dict(zip("abc", values, strict=True))

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from agentgym.reward_shapers.rubric import IDENTIFIED, SUPPORTED, Rubric, c_grpo, rubric
+from agentgym.reward_shapers.mixes import citation, citation_unscaled
+from agentgym.reward_shapers.outcome import outcome
+from agentgym.reward_shapers.rubric import IDENTIFIED, SUPPORTED, Rubric, rubric
 
-from agentgym.errors import ConfigError, TaskError, UnknownNameError
+from agentgym.errors import ConfigError, TaskError
 from agentgym.ledger import Status
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
@@ -32,7 +34,7 @@ def paid(shaper, *episodes: Trajectory) -> list[float | None]:
     return [ledger.total() if ledger.measured else None for ledger in shaper(Group(episodes))]
 
 
-SHARE = rubric("none", items=CHAIN)
+SHARE = rubric(items=CHAIN)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_a_statement_counts_when_identified_supported_and_connected(supported, i
 
 
 def test_connection_need_not_be_asked_for():
-    assert paid(rubric("none", items=CHAIN, chained=False), episode([1, 0, 1, 1])) == [0.75]
+    assert paid(rubric(items=CHAIN, chained=False), episode([1, 0, 1, 1])) == [0.75]
 
 
 def test_the_chain_may_be_long_and_given_in_any_order():
@@ -72,31 +74,22 @@ def test_what_is_not_identified_need_not_be_supported():
     assert paid(SHARE, episode([1, 1, 0, 0], [1, 1, None, 1])) == [0.5]
 
 
-def test_shares_are_divided_by_the_best_of_the_group():
-    best = rubric(items=CHAIN)
-    assert (best.needs_group, SHARE.needs_group) == (True, False)
-    episodes = (episode([1, 1, 0, 0]), episode([1, 0, 0, 0]), episode([None, 0, 0, 0]), episode([0, 0, 0, 0]))
-    assert paid(best, *episodes) == [1, 0.5, None, 0]
-    assert paid(best, episode([0, 0, 0, 0]), episode([0, 0, 0, 0])) == [0, 0]
-    assert paid(best) == []
-
-
 def test_c_grpo():
     """Shares 3/4 (failed), 1/2, 1/4 (solved), with α = 0.3: the failed one sets the maximum and earns nothing."""
     group = [episode([1, 1, 1, 0], won=0), episode([1, 1, 0, 0], won=1), episode([1, 0, 0, 0], won=1)]
-    assert paid(c_grpo(items=CHAIN), *group) == pytest.approx([0, 0.7 + 0.3 * 2 / 3, 0.7 + 0.3 / 3])
-    assert paid(c_grpo(items=CHAIN, normalise="none"), *group) == pytest.approx([0, 0.7 + 0.15, 0.7 + 0.075])
-    assert paid(c_grpo(items=CHAIN, alpha=0.5), *group) == pytest.approx([0, 0.5 + 1 / 3, 0.5 + 1 / 6])
-    assert str(c_grpo()) == "0.7*won + 0.3*rubric | won >= 1"
-    assert c_grpo(items=CHAIN).range(1) == (0, 1)
-
-
-def test_law_a_failed_episode_never_out_ranks_a_solved_one():
-    failed, solved = episode([1, 1, 1, 1], won=0), episode([0, 0, 0, 0], won=1)
-    assert paid(c_grpo(items=CHAIN), failed, solved) == pytest.approx([0, 0.7])
+    reward = citation(outcome(), SHARE)
+    assert paid(reward, *group) == pytest.approx([0, 0.7 + 0.3 * 2 / 3, 0.7 + 0.3 / 3])
+    assert paid(citation_unscaled(outcome(), SHARE), *group) == pytest.approx([0, 0.7 + 0.15, 0.7 + 0.075])
+    assert paid(citation(outcome(), SHARE, alpha=0.5), *group) == pytest.approx([0, 0.5 + 1 / 3, 0.5 + 1 / 6])
+    assert str(reward) == "0.7*won + 0.3*over_best(rubric) | won >= 1"
+    assert reward.range(1) == (0, 1)
     unknown = episode([None] * 4, [None] * 4, won=0)
-    (ledger, _) = c_grpo(items=CHAIN)(Group((unknown, solved)))
+    (ledger, _) = reward(Group((unknown, group[1])))
     assert set(ledger.status.tolist()) == {Status.CLOSED}
+
+
+def test_a_group_of_none():
+    assert paid(SHARE) == []
 
 
 @pytest.mark.parametrize(
@@ -122,5 +115,3 @@ def test_the_task_carries_the_rubric():
         rubric()(Group((plain,)))
     with pytest.raises(ConfigError, match="'entities'"):
         rubric()(Group((replace(plain, task=Task("t", "", 9, data={"rubric": {"statements": []}})),)))
-    with pytest.raises(UnknownNameError, match="group_max, none"):
-        rubric("max")  # type: ignore[arg-type]
