@@ -36,7 +36,6 @@ ends of the scale a judge was told to grade on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from agentgym.errors import ConfigError, unknown_name
 from agentgym.reward import Shaper, signal
@@ -45,19 +44,22 @@ from .aligned import self_aligned
 from .centring import preference
 from .checklist import Assignment, checklist
 from .efficiency import conditional_length
+from .gates import before_last
 from .grading import GRADE, Vote, graded
 from .in_group import brpo
+from .length import Unit
 from .mixes import citation, citation_unscaled, renorm, trusted
 from .mixes import posterior as posterior_of
 from .outcome import outcome as outcome_of
 from .principles import STEP, WHOLE_ANSWER, principles
+from .progress import delta as differences
 from .progress import spa
 from .reducers import all_good as all_good_of
 from .reducers import cautious, mean, median, nominal_and_worst
 from .reducers import worst as least
 from .reference import ordered_key_content, reference_logprob
 from .rubric import rubric
-from .sequences import delta, length_decay, sampled_tokens, turn_count
+from .sequences import length_decay
 from .skills import Adds, skilled
 from .step import step
 from .tiers import gained
@@ -67,8 +69,6 @@ from .tournament import Ties, ranked
 from .transforms import clip_negative, scale
 from .verification import Density, weighted_tests
 
-Unit = Literal["turns", "tokens"]
-_LENGTHS = {"turns": turn_count, "tokens": sampled_tokens}
 _REDUCERS = {"mean": mean, "median": median, "worst": least}
 
 
@@ -135,7 +135,8 @@ def ppr(beta: float = 1.0, outcome: str = "won") -> Shaper:
 
 def clip_delta(eta: float, score: str = STEP, outcome: str = "won") -> Shaper:
     """Return Clip and Delta: the outcome, and step scores that neither many steps nor repeated ones add to."""
-    return outcome_of(outcome) + delta(step(score, low=0.0, high=1.0).then(clip_negative(eta)))
+    scores = before_last(step(score, low=0.0, high=1.0))
+    return outcome_of(outcome) + scores.then(clip_negative(eta)).then(differences())
 
 
 def cm2(assignment: Assignment = "trajectory") -> Shaper:
@@ -146,7 +147,7 @@ def cm2(assignment: Assignment = "trajectory") -> Shaper:
 def carr(alpha: float = 0.3, shipped: bool = False, outcome: str = "won") -> Shaper:
     """Return C-GRPO: for the solved, the outcome and the rubric over the group's best; ``shipped``: undivided."""
     mix = citation_unscaled if shipped else citation
-    return mix(outcome_of(outcome), rubric("none"), alpha=alpha)
+    return mix(outcome_of(outcome), rubric(), alpha=alpha)
 
 
 def scribe(weight: float, adds: Adds = "mean", outcome: str = "won") -> Shaper:
@@ -188,17 +189,18 @@ def likely(floor: float) -> Shaper:
 
 def grpo_lambda(alpha: float, pass_rate: float, unit: Unit = "tokens", outcome: str = "won") -> Shaper:
     """Return GRPO-λ: the outcome, less a penalty on length where the group succeeds at least so often."""
-    if unit not in _LENGTHS:
-        raise unknown_name("unit of length", unit, _LENGTHS)
-    return conditional_length(outcome_of(outcome), alpha=alpha, pass_rate=pass_rate, length=_LENGTHS[unit])
+    return conditional_length(outcome_of(outcome), alpha=alpha, pass_rate=pass_rate, unit=unit)
 
 
 def _panel(members: int, worst: float, best: float) -> list[Shaper]:
     """Return what each member of a panel says, in [0, 1]: the samples of a judge whose samples are its members."""
     if members < 1 or not worst < best:
         raise ConfigError(f"{members} members on a scale from {worst:g} to {best:g}; give one or more, the worst first")
-    said = [signal(GRADE, scope="trajectory", item=str(n), component=f"{GRADE}_{n}") for n in range(members)]
-    return [member.then(scale((worst, best))) for member in said]
+    members_said = (
+        signal(GRADE, scope="trajectory", item=str(number), low=worst, high=best).then(scale((worst, best)))
+        for number in range(members)
+    )
+    return [member.named(f"{GRADE}_{number}") for number, member in enumerate(members_said)]
 
 
 __all__ = [

@@ -34,7 +34,6 @@ from gymnasium.error import ResetNeeded
 
 from agentgym.env import Environment
 from agentgym.judge import Question, Verdict
-from agentgym.judging.contentless import contentless
 from agentgym.policy.scripted import ScriptedPolicy
 from agentgym.probe import OpenAt, Probe
 from agentgym.recipes import resolve
@@ -570,8 +569,8 @@ def test_master_keys_fool_the_judge_and_not_the_reward(box: Group):
         )
 
     hacked = Group(tuple(ending(box.trajectories[0], key) for key in keys))
-    naive = GradeJudge(Scripted(gullible), samples=1, low=0, high=10)
-    guarded = GradeJudge(Scripted(gullible), samples=1, low=0, high=10, contentless=contentless)
+    naive = GradeJudge(Scripted(gullible), samples=1, low=0, high=10, contentless=lambda *_: "")
+    guarded = GradeJudge(Scripted(gullible), samples=1, low=0, high=10)
     assert totals(resolve("grm"), measured(naive, hacked)) == [1] * len(keys)
     assert totals(resolve("grm"), measured(guarded, hacked)) == [0] * len(keys)
     assert totals(resolve("grm"), measured(guarded, box)) == pytest.approx([0.3] * 4), "what was really said is judged"
