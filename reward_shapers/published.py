@@ -30,7 +30,8 @@ recipe         arXiv             reads, besides the outcome
 =============  ================  ==================================================================================
 
 A number that the paper does not give, or that could not be verified, has no default. ``worst`` and ``best`` are the
-ends of the scale a judge was told to grade on.
+ends of the scale a judge was told to grade on. A number of members is that of a panel: a judge whose n-th sample is
+what its n-th member says.
 """
 
 from __future__ import annotations
@@ -73,14 +74,20 @@ _REDUCERS = {"mean": mean, "median": median, "worst": least}
 
 
 def posterior(worst: float = 0.0, best: float = 10.0, outcome: str = "won") -> Shaper:
-    """Return Posterior-GRPO: the outcome, and the grade of the way there where that succeeds."""
+    """Return Posterior-GRPO: the outcome, and the grade of the way there where that succeeds.
+
+    Keeps *sign consistency*.
+    """
     return posterior_of(outcome_of(outcome), graded(low=worst, high=best))
 
 
 def sophiavl(
     alpha: float = 0.3, over: int = 500, worst: float = 0.0, best: float = 10.0, outcome: str = "won"
 ) -> Shaper:
-    """Return SophiaVL-R1: the outcome, and a grade as far as the group bears it out, fading over training."""
+    """Return SophiaVL-R1: the outcome, and a grade as far as the group bears it out, fading over training.
+
+    Keeps *sign consistency*.
+    """
     return trusted(outcome_of(outcome), graded(low=worst, high=best), alpha=alpha, over=over)
 
 
@@ -111,7 +118,10 @@ def robust(share: float, members: int, worst: float = 0.0, best: float = 10.0) -
 
 
 def all_good(references: Mapping[str, float], floor: float) -> Shaper:
-    """Return the log-probability that every principle is kept, each compared with its reference: transform, combine."""
+    """Return the log-probability that every principle is kept, each compared with its reference: transform, combine.
+
+    Breaks *scale honesty*: it is a log-probability.
+    """
     members = [
         signal(WHOLE_ANSWER, scope="trajectory", item=item, component=item, low=0, high=1) for item in references
     ]
@@ -129,29 +139,44 @@ def rlvrr(content: float, style: float, tag: str = "") -> Shaper:
 
 
 def ppr(beta: float = 1.0, outcome: str = "won") -> Shaper:
-    """Return PPR with ReNorm: each step's score less ``beta``, plus the outcome, which is paid at the end too."""
+    """Return PPR with ReNorm: each step's score less ``beta``, plus the outcome, which is paid at the end too.
+
+    Keeps *sign consistency*. Breaks *prefix-only*: the outcome moves every turn, and the last pays nothing.
+    """
     return renorm(outcome_of(outcome), step(STEP, low=0.0, high=1.0), beta=beta)
 
 
 def clip_delta(eta: float, score: str = STEP, outcome: str = "won") -> Shaper:
-    """Return Clip and Delta: the outcome, and step scores that neither many steps nor repeated ones add to."""
+    """Return Clip and Delta: the outcome, and step scores that neither many steps nor repeated ones add to.
+
+    Breaks *prefix-only*: a turn is paid less for what the next one scores.
+    """
     scores = before_last(step(score, low=0.0, high=1.0))
     return outcome_of(outcome) + scores.then(clip_negative(eta)).then(differences())
 
 
 def cm2(assignment: Assignment = "trajectory") -> Shaper:
-    """Return CM2: the task's checklist, assigned to the trajectory, its stages or its steps."""
+    """Return CM2: the task's checklist, assigned to the trajectory, its stages or its steps.
+
+    Breaks *prefix-only*: assigned to stages and steps, an item is paid for whenever it is satisfied.
+    """
     return checklist(assignment)
 
 
 def carr(alpha: float = 0.3, shipped: bool = False, outcome: str = "won") -> Shaper:
-    """Return C-GRPO: for the solved, the outcome and the rubric over the group's best; ``shipped``: undivided."""
+    """Return C-GRPO: for the solved, the outcome and the rubric over the group's best; ``shipped``: undivided.
+
+    Keeps *sign consistency*.
+    """
     mix = citation_unscaled if shipped else citation
     return mix(outcome_of(outcome), rubric(), alpha=alpha)
 
 
 def scribe(weight: float, adds: Adds = "mean", outcome: str = "won") -> Shaper:
-    """Return SCRIBE: the outcome, and at each turn how well the skill it called for was done."""
+    """Return SCRIBE: the outcome, and at each turn how well the skill it called for was done.
+
+    Breaks *bounded*: every turn that is done well is paid.
+    """
     return outcome_of(outcome) + weight * skilled(adds)
 
 
@@ -161,12 +186,19 @@ def arena(ties: Ties = "mean") -> Shaper:
 
 
 def pav(alpha: float, outcome: str = "won") -> Shaper:
-    """Return PAV: the outcome, and how much each turn changed a prover's chance of success."""
+    """Return PAV: the outcome, and how much each turn changed a prover's chance of success.
+
+    Breaks *bounded*: gains on both sides of one that is unmeasured may add up.
+    """
     return outcome_of(outcome) + alpha * step("verified_gain", low=-1.0, high=1.0)
 
 
 def verpo(sigma: float, delta: float, beta: float, gamma: float, alpha: float = 2.0, outcome: str = "won") -> Shaper:
-    """Return VeRPO: the outcome, which fades with length, and the tests each turn passes, by how hard they are."""
+    """Return VeRPO: the outcome, which fades with length, and the tests each turn passes, by how hard they are.
+
+    Breaks *bounded*: every turn is paid for all that passes at it. Breaks *prefix-only*: how hard a test is shows over
+    the whole group.
+    """
     return outcome_of(outcome).then(length_decay(gamma)) + beta * weighted_tests(Density(sigma, delta, alpha))
 
 
@@ -188,7 +220,11 @@ def likely(floor: float) -> Shaper:
 
 
 def grpo_lambda(alpha: float, pass_rate: float, unit: Unit = "tokens", outcome: str = "won") -> Shaper:
-    """Return GRPO-λ: the outcome, less a penalty on length where the group succeeds at least so often."""
+    """Return GRPO-λ: the outcome, less a penalty on length where the group succeeds at least so often.
+
+    Keeps *sign consistency*. Breaks *validity*: outcomes that are not known are left out of the group's share and
+    mean.
+    """
     return conditional_length(outcome_of(outcome), alpha=alpha, pass_rate=pass_rate, unit=unit)
 
 
