@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, median, pstdev
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from agentgym.reward_shapers.pairwise import PairwiseJudge
 from agentgym.reward_shapers.principles import Principle, PrincipleJudge, PrincipleStepJudge, from_step
 from agentgym.reward_shapers.rubric_judge import RubricJudge
 from agentgym.reward_shapers.skills import Skill, SkillJudge
-from agentgym.reward_shapers.tournament import MATCH, PLACE, Tournament, rank_advantage
+from agentgym.reward_shapers.tournament import MATCH, Tournament, rank_advantage
 from agentgym.reward_shapers.verifier import VerifierProgress
 from gymnasium.error import ResetNeeded
 
@@ -255,17 +256,25 @@ def test_transformed_and_combined(box: Group):
 
 
 def test_ensembles_mitigate_but_do_not_eliminate(box: Group):
-    one_errs, all_err = panel(long, short, short), panel(long, long, long)
+    one_errs, all_err = graded(box, panel(long, short, short), 3), graded(box, panel(long, long, long), 3)
 
-    def order(rule: Rule, reduce: str) -> bool:
-        """Whether the quick winner is paid more than the slow loser."""
-        paid = totals(resolve("ensemble", {"members": 3, "reduce": reduce}), graded(box, rule, 3))
-        return paid[0] > paid[3]
+    def paid(reduce: str, group: Group) -> list[float]:
+        return totals(resolve("ensemble", {"members": 3, "reduce": reduce}), group)
 
-    assert totals(resolve("ensemble", {"members": 1}), graded(box, long))[3] == pytest.approx(0.8), "one judge, fooled"
-    assert order(one_errs, "median")
-    assert order(one_errs, "mean")
-    assert not any(order(all_err, reduce) for reduce in ("mean", "median", "worst", "cautious")), "a shared error stays"
+    assert totals(resolve("ensemble", {"members": 1}), one_errs) == pytest.approx([0.3, 0.6, 0.8, 0.8]), "one, fooled"
+    said = [(3, 7, 7), (6, 4, 4), (8, 2, 2), (8, 2, 2)]
+    reducers: dict[str, Callable[[Sequence[float]], float]] = {
+        "mean": fmean,
+        "median": median,
+        "worst": min,
+        "cautious": lambda grades: fmean(grades) - pstdev(grades),
+    }
+    for reduce, by_hand in reducers.items():
+        amounts = paid(reduce, one_errs)
+        assert amounts == pytest.approx([by_hand(grades) / 10 for grades in said])
+        assert amounts[0] > amounts[2], "one that errs alone is outvoted"
+        fooled = paid(reduce, all_err)
+        assert fooled[0] < fooled[2], "an error that all share stays"
 
 
 def test_trust_annealing(box: Group):
@@ -456,6 +465,11 @@ def compared(bias: float = 0.0) -> PairwiseJudge:
     return PairwiseJudge(Scripted(rule))
 
 
+def even(question: Question, _: int) -> dict[str, Any]:
+    """Score everything 5."""
+    return {key: 5 for key in question.schema["properties"] if key != "reason"}
+
+
 def said_by(trajectory: Trajectory) -> int:
     return sum(len(turn.sample.message.content) for turn in trajectory.turns) + 13 * len(trajectory.turns)
 
@@ -476,7 +490,10 @@ def test_tournament_advantage(groups: tuple[Group, ...]):
                 assert matches // 2 <= 2 * 4 - 2
         spread = sorted(totals(rank_advantage(), measured(Tournament(compared(), bracket="round_robin"), group)))
         assert spread == pytest.approx([-1.162, -0.387, 0.387, 1.162], abs=1e-3)
-    assert PLACE in Tournament(compared()).signals
+    tied = measured(Tournament(PairwiseJudge(Scripted(even)), bracket="round_robin"), groups[0])
+    assert totals(resolve("arena"), tied) == [0.5] * 4
+    assert totals(resolve("arena", {"ties": "min"}), tied) == [0] * 4, "as the authors' code has it"
+    assert totals(rank_advantage(), tied) == [0] * 4
 
 
 def test_bootstrapped_reference(box: Group):
