@@ -80,6 +80,9 @@ def checklist(
     stage (Eq. 7), ``step`` pays at each turn ``Σ w (r̃ − b) / Σ w`` over the items that could still be earned there
     (Eqs. 3, 8-10), and nothing where there is none.
 
+    Breaks *bounded*: an advantage is paid at every turn. Breaks *prefix-only*: what is earned later counts now,
+    and siblings are compared by all they earned.
+
     Raises:
         UnknownNameError: another assignment.
     """

@@ -20,6 +20,9 @@ def conditional_length(outcome: Shaper, *, alpha: float, pass_rate: float, unit:
     penalty on for the groups of a batch with the highest share of solved trajectories (the top 20 %); a reward sees
     one group, so the share from which on it applies is given, as ``pass_rate``.
 
+    Keeps *sign consistency*. Breaks *validity*: outcomes that are not known are left out of the group's share and
+    mean.
+
     Raises:
         ConfigError: ``alpha`` is not within 0 and 1, where it could outweigh success, or ``pass_rate`` is not.
     """
@@ -36,6 +39,8 @@ def relative_length(outcome: Shaper, *, unit: Unit = "tokens") -> Shaper:
     Where all solved ones are as long as each other it is ½; where none is solved, 0. One whose length is not known has
     no say, and is unmeasured.
 
+    Breaks *validity*: outcomes that are not known are left out of the group's mean.
+
     Raises:
         UnknownNameError: no such unit.
     """
@@ -51,7 +56,11 @@ def relative_length(outcome: Shaper, *, unit: Unit = "tokens") -> Shaper:
 
 
 def solved_often(outcome: Shaper, pass_rate: float) -> Gate:
-    """Return the gate that is open where at least ``pass_rate`` of the group's measured trajectories are solved."""
+    """Return the gate that is open where at least ``pass_rate`` of the group's measured trajectories are solved.
+
+    Breaks *prefix-only*: the outcome decides. Breaks *validity*: outcomes that are not known are left out of the
+    share.
+    """
 
     def decide(measured: Measured) -> Openness:
         paid_G = measured.amounts_GT(outcome, "trajectory")[:, 0]

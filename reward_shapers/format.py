@@ -29,6 +29,8 @@ def well_formed(*rules: Rule, scope: Scope = "trajectory", scale: Scale = UNIT, 
     With ``scope="turn"`` each turn is paid its part of it. One broken rule decides, whatever another does not know;
     an episode without turns is unmeasured. ``needs`` names what the rules read besides the turn.
 
+    Breaks *prefix-only*: a turn's part is the smaller the more turns there are.
+
     Raises:
         ConfigError: no rule is given.
     """

@@ -35,7 +35,10 @@ def threshold(name: str, comparison: Comparison, value: float, *, scope: Scope) 
 
 
 def passed(name: str) -> Gate:
-    """Return the gate that is open where the trajectory's signal ``name`` is above 0: `submitted`, `patch`, `won`."""
+    """Return the gate that is open where the trajectory's signal ``name`` is above 0: `submitted`, `patch`, `won`.
+
+    Breaks *prefix-only*: what is known in the end decides for every turn.
+    """
     return replace(threshold(name, ">", 0.0, scope="trajectory"), name=name)
 
 
@@ -48,6 +51,8 @@ def proportional(reward: Shaper, *, scope: Scope = "trajectory") -> Gate:
 
     Undecided where the reward is unmeasured. Posterior-GRPO (arXiv 2508.05170) and C-GRPO (arXiv 2601.06021) multiply
     a process reward by the outcome like this.
+
+    Breaks *prefix-only*: what is paid in the end decides for every turn.
 
     Raises:
         ConfigError: the reward is declared to pay less than 0 or more than 1.
@@ -74,6 +79,8 @@ def sign_shift(reward: Shaper, outcome: Shaper, *, beta: float = 1.0) -> Shaper:
     With r and R_o within 0 and 1 and β = 1 nothing in a failed episode is above 0 and nothing in a solved one below.
     Source: ReNorm of PPR, arXiv 2509.25598. A public review notes that each further turn of a failed episode takes
     something away, which pushes towards short ones.
+
+    Breaks *prefix-only*: the outcome moves every turn.
     """
     finite("beta of a sign shift", beta)
     low, high = outcome.range(1)
@@ -94,7 +101,10 @@ def sign_shift(reward: Shaper, outcome: Shaper, *, beta: float = 1.0) -> Shaper:
 
 
 def before_last(reward: Shaper) -> Shaper:
-    """Return ``reward`` without its entries at the last turn, where nothing can be earned: they are ineligible."""
+    """Return ``reward`` without its entries at the last turn, where nothing can be earned: they are ineligible.
+
+    Breaks *prefix-only*: which turn is the last is known when it is over.
+    """
 
     def apply(measured: Measured, claim: Claim) -> Claim:
         last = (claim.turn != WHOLE) & (claim.turn == measured.turns_G[claim.trajectory] - 1)
@@ -125,6 +135,8 @@ def accumulate(*levels: Level) -> Shaper:
 
     The gates read what each higher level pays by itself, not what the levels above it let through. Source: Sun et al.,
     "Gated Reward Accumulation", arXiv 2508.10548.
+
+    Breaks *prefix-only*: a level is let through by what the higher ones come to in the end.
     """
     _check_levels(levels)
     gates = [level.gate() for level in levels]

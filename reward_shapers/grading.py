@@ -128,6 +128,8 @@ def graded(
     the judge does not know, and it is unmeasured. ``keep`` lets only so many of the most trusted vote, as the paper's
     meta reward model does; a grade whose trust is unmeasured does not.
 
+    Breaks *bounded*: ``sum`` grows with the samples. Breaks *scale honesty*: ``sum``.
+
     Raises:
         UnknownNameError: another vote.
         ConfigError: an empty scale, or nobody to hear.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentgym.errors import ConfigError, unknown_name
-from agentgym.reward import Amount, Scope, Shaper, finite, per_group, per_trajectory
+from agentgym.reward import Amount, Part, Scope, Shaper, finite, per_group, per_trajectory
 from agentgym.tools import tool_calls_json
 from agentgym.types import Group, Message, Trajectory
 
@@ -100,6 +100,8 @@ def repetition(size: int, *, scope: Scope = "trajectory") -> Shaper:
     Words are separated by white space and compared without case. Source: the repetition penalty of arXiv 2502.03373
     in its usual form, `1 - unique / all`.
 
+    Breaks *prefix-only*: a turn's part is the smaller the more is said later.
+
     Raises:
         ConfigError: ``size`` is below 1.
     """
@@ -121,7 +123,8 @@ def repetition(size: int, *, scope: Scope = "trajectory") -> Shaper:
     def amount(trajectory: Trajectory) -> Amount | Sequence[Amount]:
         return charged(trajectory) if scope == "turn" else sum(charged(trajectory))
 
-    return per_trajectory("repetition", amount, scope=scope, low=-1.0, high=0.0)
+    part = Part("repetition", scope, -1.0, 0.0, total=(-1.0, 0.0))
+    return replace(per_trajectory("repetition", amount, scope=scope), parts=(part,))
 
 
 def thought_length(target: End = 512.0) -> Shaper:

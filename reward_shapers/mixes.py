@@ -24,6 +24,8 @@ def posterior(outcome: Shaper, process: Shaper, form: Shaper | None = None) -> S
 
     The process counts only where the outcome succeeds, and tells apart those that all do. How the source brings its
     reward model's score to 0 … 1 is not published: ``process`` comes on that scale.
+
+    Keeps *sign consistency*.
     """
     _check_unit(outcome, process, *([form] if form else []))
     reward = outcome + process.when(proportional(outcome))
@@ -35,12 +37,17 @@ def citation(outcome: Shaper, rubric: Shaper, *, alpha: float = 0.3) -> Shaper:
 
     The best of the group is taken over all rollouts, failed ones included. The shipped code works this quotient out
     and then uses R_r itself; `citation_unscaled` does that. The paper's is ours.
+
+    Keeps *sign consistency*.
     """
     return _citation(outcome, rubric, over_best(rubric), alpha)
 
 
 def citation_unscaled(outcome: Shaper, rubric: Shaper, *, alpha: float = 0.3) -> Shaper:
-    """Return ``1[R_o = 1]·((1−α)·R_o + α·R_r)``: C-GRPO as its repository ships it."""
+    """Return ``1[R_o = 1]·((1−α)·R_o + α·R_r)``: C-GRPO as its repository ships it.
+
+    Keeps *sign consistency*.
+    """
     return _citation(outcome, rubric, rubric, alpha)
 
 
@@ -48,6 +55,8 @@ def renorm(outcome: Shaper, process: Shaper, *, beta: float = 1.0) -> Shaper:
     """Return ``R_o`` at the end and ``r_p,t + R_o − β`` at every turn before the last: PPR, arXiv 2509.25598.
 
     The last turn is not judged. A turn whose verdict is invalid has no reward in the source; here it is unmeasured.
+
+    Keeps *sign consistency*. Breaks *prefix-only*: the outcome moves every turn, and the last pays nothing.
     """
     _check_unit(outcome, process)
     return sign_shift(before_last(process), outcome, beta=beta) + outcome
@@ -57,6 +66,8 @@ def trusted(outcome: Shaper, thinking: Shaper, *, alpha: float = 0.3, over: int 
     """Return ``R_o + γ·α·e^{−step/T}·R_t``: Trust-GRPO of SophiaVL-R1, arXiv 2505.17018.
 
     γ is `trust`; T, ``over`` training steps, and α are those of the source.
+
+    Keeps *sign consistency*.
     """
     finite("alpha of trusted", alpha)
     _check_unit(outcome, thinking)

@@ -98,6 +98,8 @@ def delta() -> Transform:
     The undiscounted return from turn k is ``p_k``, whatever the number of turns. The last turn gives the answer, which
     the outcome pays: where nobody scores it, ``before_last(reward).then(delta())`` asks for no score there. Source:
     the *Delta* of "On Designing Effective RL Reward at Training Time for LLM Reasoning", arXiv 2410.15115.
+
+    Breaks *prefix-only*: a turn is compared with the one that follows.
     """
 
     def change(turns: _Turns) -> Reals:
@@ -132,6 +134,9 @@ def spa(*, alpha: float, beta: float, estimate: str = "progress_estimate", groun
     Source: arXiv 2505.20732; α and β are not known for certain (1 and 0.5 are likely), so they have no default. This is
     what the paper says, and the one to use; what its code does instead is `spa_shipped`. Neither is bounded over an
     episode: each executable turn pays β.
+
+    Breaks *bounded*: every executable turn is paid. Breaks *scale honesty*: estimates have the scale they were
+    trained on.
     """
     return alpha * step(estimate) + beta * step(grounded, low=0.0, high=1.0)
 
@@ -142,6 +147,9 @@ def spa_shipped(*, beta: float, outcome: str = "won", grounded: str = "grounded"
     Its data script (prm/rl_data_org.py) overwrites the estimate by this leave-one-out advantage of the outcome, the
     same for every turn, and counts the last turn as executable. An only child, and one whose siblings' outcomes are all
     unmeasured, has nothing to be compared with and gets 0 for it.
+
+    Breaks *bounded*: every turn is paid. Breaks *prefix-only*: the outcome is paid at every turn. Breaks *scale
+    honesty*: nothing is known of the outcome's scale.
     """
 
     def advantage(measured: Measured) -> tuple[Claim, ...]:
@@ -172,6 +180,9 @@ def shaping(potential: Shaper, *, gamma: float, start: float = 0.0, keep: Keep =
         gamma: The trainer's own discount, in (0, 1]: invariance needs the same.
         keep: ``never``: Φ is 0 at every end. ``truncated``: it counts where an episode was cut, for a trainer that
             bootstraps a value there. ``always``: it counts at every end, and the optimal policy may be another one.
+
+    Breaks *prefix-only*: the last turn pays back where things stood. Breaks *validity*: an unmeasured turn is
+    stepped over, so that the sum keeps its meaning.
 
     Raises:
         ConfigError: a number is out of range, or the potential is not paid at each turn.

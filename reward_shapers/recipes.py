@@ -54,6 +54,9 @@ def dense(
 
     ``grounded`` pays for each action that the world could carry out, and so for long episodes too; ``ungrounded``
     takes as much for each that it could not, and so does not.
+
+    Breaks *bounded*: ``grounded`` is paid at every turn. Breaks *scale honesty*: progress and score have the
+    world's own scale.
     """
     reward = outcome_of(outcome)
     for weighted in _steps(progress=progress, score=score, grounded=grounded):
@@ -74,12 +77,19 @@ def gated(
 
     Each level is paid where every level above it sums to more than 0 over the episode, the outcome to more than
     ``threshold``.
+
+    Breaks *bounded*: ``grounded`` is paid at every turn. Breaks *scale honesty*: progress and score have the
+    world's own scale. Breaks *prefix-only*: a level is let through by what the higher ones come to in the end.
     """
     return accumulate(*_levels(grounded, score, progress, threshold, outcome))
 
 
 def direct(grounded: float = 0.1, score: float = 0.0, progress: float = 0.3, outcome: str = "won") -> Shaper:
-    """Return the same levels as `gated`, added up without gates (D-RA, arXiv 2508.10548)."""
+    """Return the same levels as `gated`, added up without gates (D-RA, arXiv 2508.10548).
+
+    Breaks *bounded*: ``grounded`` is paid at every turn. Breaks *scale honesty*: progress and score have the
+    world's own scale.
+    """
     return direct_sum(*_levels(grounded, score, progress, 0.0, outcome))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agentgym.errors import ConfigError
-from agentgym.reward import Amount, Scope, Shaper, finite, per_group
+from agentgym.reward import Amount, Part, Scope, Shaper, finite, per_group
 from agentgym.types import Group, Trajectory
 
 from .schedules import Schedule
@@ -77,7 +77,8 @@ def scaled(name: str, price: Price, scale: Scale, *, scope: Scope, needs: str) -
     low, high = scale.bounds
     if scope == "turn":
         low, high = min(low, 0.0), max(high, 0.0)
-    return replace(per_group(name, amounts, scope=scope, needs=needs, low=low, high=high), needs_group=False)
+    part = Part(name, scope, low, high, total=(low, high))
+    return replace(per_group(name, amounts, scope=scope, needs=needs), parts=(part,), needs_group=False)
 
 
 __all__ = ["UNIT", "End", "Price", "Scale", "end_at", "extremes_of", "scaled"]

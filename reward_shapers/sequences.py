@@ -47,6 +47,8 @@ def length_decay(gamma: float, *, unit: Unit = "turns") -> Rewrite:
     Source: VeRPO, arXiv 2601.03525, which publishes neither γ nor the unit of |τ|; turns are our choice.
     Unmeasured where the length is not known.
 
+    Breaks *prefix-only*: the length is known in the end.
+
     Raises:
         ConfigError: ``gamma`` is not within (0, 1].
         UnknownNameError: no such unit.

@@ -143,6 +143,8 @@ def skilled(adds: Adds, *, name: str = "skilled") -> Shaper:
     ``mean`` pays the share of the criteria that are met, ``all`` pays 1 where all are. Unmeasured where it depends on
     a criterion that is, or on the routing.
 
+    Breaks *bounded*: every turn is paid.
+
     Raises:
         UnknownNameError: another way to add up.
     """

@@ -59,6 +59,8 @@ def solve_step(form: Form = "f1") -> Shaper:
     Source: the repository of FTRL, where every turn is an episode of its own. Over an episode of many turns, empty
     turns add up without end; `solve_f1` does not.
 
+    Breaks *bounded*: every turn is paid. Breaks *scale honesty*: it is the published one.
+
     Raises:
         UnknownNameError: no such form.
     """

@@ -12,6 +12,8 @@ def step(name: str, *, item: str = "", low: float = -math.inf, high: float = mat
 
     The sum over the turns is what counts, so the signal should be a gain (``progress`` made by this turn), not a
     standing (progress so far).
+
+    Breaks *bounded*: every turn is paid.
     """
     return signal(name, scope="turn", item=item, low=low, high=high)
 

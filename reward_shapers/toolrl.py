@@ -54,6 +54,9 @@ def toolrl(variant: str = "published", *, scope: Scope = "trajectory", unasked: 
     ``task.data["sections"]`` and ``task.data["tool_calls"]`` (see `tools`) hold what is asked for. ``unasked="free"``
     is what the repository ships: where the reference has no call, any is as good as none. Source: arXiv 2504.13958.
 
+    Breaks *scale honesty*: it is the published one. Breaks *prefix-only*: a turn's part is the smaller the more
+    turns there are, and the last pays for those that are missing.
+
     Raises:
         UnknownNameError: no such variant.
     """

@@ -143,6 +143,9 @@ def rank_advantage(ties: Ties = "mean", *, name: str = "rank_advantage") -> Shap
     """Return ``(r − mean) / (std + 1e-6)`` of `ranked` with the sample standard deviation: ArenaRL's advantage.
 
     It is centred and scaled already, and wants no further baseline. Equals of everybody get exactly 0.
+
+    Breaks *bounded*: how far it goes depends on the number of siblings. Breaks *scale honesty*: it is measured in
+    deviations.
     """
     _check_ties(ties)
 

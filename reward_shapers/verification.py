@@ -102,6 +102,9 @@ def weighted_tests(density: Density, *, scope: Scope = "turn", name: str = "test
 
     Each turn is paid for all that passes at it, so the sum grows with the turns: the paper's advantage takes the mean
     over all turns of the group away, and without that a passing answer is worth repeating. Source: arXiv 2601.03525.
+
+    Breaks *bounded*: every turn is paid for all that passes at it. Breaks *prefix-only*: how hard a test is shows
+    over the whole group.
     """
 
     def amounts(group: Group) -> Sequence[Amount | Sequence[Amount]]:
