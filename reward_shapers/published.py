@@ -37,6 +37,7 @@ what its n-th member says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from agentgym.errors import ConfigError, unknown_name
 from agentgym.reward import Shaper, signal
@@ -141,7 +142,8 @@ def rlvrr(content: float, style: float, tag: str = "") -> Shaper:
 def ppr(beta: float = 1.0, outcome: str = "won") -> Shaper:
     """Return PPR with ReNorm: each step's score less ``beta``, plus the outcome, which is paid at the end too.
 
-    Keeps *sign consistency*. Breaks *prefix-only*: the outcome moves every turn, and the last pays nothing.
+    Keeps *sign consistency*. Breaks *bounded*: every turn is judged. Breaks *prefix-only*: the outcome moves every
+    turn, and the last pays nothing.
     """
     return renorm(outcome_of(outcome), step(STEP, low=0.0, high=1.0), beta=beta)
 
@@ -158,7 +160,8 @@ def clip_delta(eta: float, score: str = STEP, outcome: str = "won") -> Shaper:
 def cm2(assignment: Assignment = "trajectory") -> Shaper:
     """Return CM2: the task's checklist, assigned to the trajectory, its stages or its steps.
 
-    Breaks *prefix-only*: assigned to stages and steps, an item is paid for whenever it is satisfied.
+    Breaks *bounded*: assigned to stages and steps it is an advantage, paid at every turn. Breaks *prefix-only*: an
+    item is then paid for whenever it is satisfied.
     """
     return checklist(assignment)
 
@@ -188,9 +191,11 @@ def arena(ties: Ties = "mean") -> Shaper:
 def pav(alpha: float, outcome: str = "won") -> Shaper:
     """Return PAV: the outcome, and how much each turn changed a prover's chance of success.
 
-    Breaks *bounded*: gains on both sides of one that is unmeasured may add up.
+    What an episode gains is its last chance less its first, within −1 and 1.
     """
-    return outcome_of(outcome) + alpha * step("verified_gain", low=-1.0, high=1.0)
+    gain = step("verified_gain", low=-1.0, high=1.0)
+    whole = replace(gain, parts=tuple(replace(part, total=(-1.0, 1.0)) for part in gain.parts))
+    return outcome_of(outcome) + alpha * whole
 
 
 def verpo(sigma: float, delta: float, beta: float, gamma: float, alpha: float = 2.0, outcome: str = "won") -> Shaper:
