@@ -4,6 +4,7 @@
 module             holds
 =================  ===============================================================================
 `recipes`          whole rewards by name, for configurations
+`published`        published compositions by name
 `outcome`          what the episode as a whole came to
 `step`             what each turn brought
 `format`           whether messages keep to a format

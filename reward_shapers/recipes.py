@@ -1,7 +1,8 @@
 """Rewards by name: each function here is a recipe that a configuration may choose, with its parameters.
 
-Signals they read: ``won`` once at the end, and at each turn ``progress`` (gained by it), ``score`` (gained by it) and
-``grounded`` (1 where the world could carry the action out). A weight of 0 leaves the signal unread.
+Published compositions are in `published`. Those here read ``won`` once at the end, and at each turn ``progress``
+(gained by it), ``score`` (gained by it) and ``grounded`` (1 where the world could carry the action out). A weight of 0
+leaves the signal unread.
 """
 
 from __future__ import annotations
@@ -11,6 +12,32 @@ from agentgym.reward import Shaper
 from .gates import Level, accumulate
 from .gates import direct as direct_sum
 from .outcome import outcome as outcome_of
+from .published import (
+    all_good,
+    arena,
+    brpo,
+    carr,
+    clip_delta,
+    cm2,
+    ensemble,
+    grm,
+    grpo_lambda,
+    likely,
+    par,
+    pav,
+    posterior,
+    ppr,
+    principled,
+    rlvrr,
+    robust,
+    sar,
+    scribe,
+    sophiavl,
+    spa,
+    ssl,
+    toolrl,
+    verpo,
+)
 from .step import step
 from .transforms import affine
 
@@ -77,4 +104,33 @@ def _steps(**weights: float) -> list[Level]:
     return [Level(name, weight * sources[name]) for name, weight in weights.items() if weight]
 
 
-__all__ = ["dense", "direct", "gated", "outcome"]
+__all__ = [
+    "all_good",
+    "arena",
+    "brpo",
+    "carr",
+    "clip_delta",
+    "cm2",
+    "dense",
+    "direct",
+    "ensemble",
+    "gated",
+    "grm",
+    "grpo_lambda",
+    "likely",
+    "outcome",
+    "par",
+    "pav",
+    "posterior",
+    "ppr",
+    "principled",
+    "rlvrr",
+    "robust",
+    "sar",
+    "scribe",
+    "sophiavl",
+    "spa",
+    "ssl",
+    "toolrl",
+    "verpo",
+]

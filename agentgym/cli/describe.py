@@ -21,12 +21,17 @@ from agentgym.types import Task
 
 SPLITS = ("demo", "train", "valid", "test", "files")
 """Names of splits an environment may have."""
+PUBLISHED = "agentgym.reward_shapers.published"
+"""The module of those recipes that are published compositions."""
 _LONGEST = 1000
 "Turns after which an episode played only to see its signals is left."
 
 
 def everything() -> dict[str, Any]:
-    """Return environments, presets, rewards and estimators: name, one line, and what else a list shows."""
+    """Return environments, presets, rewards and estimators: name, one line, and what else a list shows.
+
+    A reward's ``published`` says whether it is the composition of a paper; a list shows the others first.
+    """
     return {
         "environments": [_listed(name) for name in registry.ENVIRONMENTS],
         "presets": [{"name": name, "summary": _preset(name)} for name in presets()],
@@ -78,15 +83,16 @@ def _preset(name: str) -> str:
 
 
 def _rewards() -> list[dict[str, Any]]:
-    recipes = pkgutil.resolve_name(RECIPES)
+    recipes, published = pkgutil.resolve_name(RECIPES), pkgutil.resolve_name(PUBLISHED).__all__
     listed = []
-    for name in recipes.__all__:
+    for name in sorted(recipes.__all__, key=lambda name: (name in published, name)):
         recipe = getattr(recipes, name)
         signature = inspect.signature(recipe)
         listed.append(
             {
                 "name": name,
                 "summary": _first_line(recipe),
+                "published": name in published,
                 "params": {key: parameter.default for key, parameter in signature.parameters.items()},
             }
         )

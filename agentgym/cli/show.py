@@ -68,10 +68,12 @@ def catalogue(found: Data) -> None:
     """Print what there is."""
     for heading, entries in found.items():
         print(heading)
-        rows = [(entry["name"], entry["summary"] + _unless_installed(entry)) for entry in entries]
-        _table(rows, indent="  ")
+        own = [entry for entry in entries if not entry.get("published")]
+        _table([(entry["name"], entry["summary"] + _unless_installed(entry)) for entry in own], indent="  ")
+        if published := [entry["name"] for entry in entries if entry.get("published")]:
+            print(_wrapped("of papers: " + ", ".join(published), "  "))
         print()
-    print("more about an environment: agentgym info ENV")
+    print("more about an environment: agentgym info ENV; about all else, with parameters: agentgym list --json")
 
 
 def environment(found: Data) -> None:

@@ -54,6 +54,7 @@ from agentgym.reward_shapers import (
     pairwise,
     principles,
     progress,
+    published,
     recipes,
     reducers,
     reference,
@@ -147,6 +148,27 @@ EXAMPLES: dict[str, Shaper | tuple[Shaper, ...]] = {
     "progress.spa_shipped": progress.spa_shipped(beta=0.5),
     "progress.standings": step.step("progress").then(progress.standings()),
     "progress.subgoals": progress.subgoals(),
+    "published.all_good": published.all_good({"a": 0.5, "b": 0.5}, floor=-4),
+    "published.arena": published.arena(),
+    "published.carr": (published.carr(), published.carr(shipped=True)),
+    "published.clip_delta": published.clip_delta(0.5, score="judged"),
+    "published.cm2": tuple(published.cm2(way) for way in ("trajectory", "stage", "step")),
+    "published.ensemble": tuple(published.ensemble(2, way) for way in ("mean", "median", "worst", "cautious")),
+    "published.grm": (published.grm(), published.grm(keep=1)),
+    "published.grpo_lambda": published.grpo_lambda(0.5, 0.5),
+    "published.likely": published.likely(-3),
+    "published.par": published.par(5),
+    "published.pav": published.pav(0.5),
+    "published.posterior": published.posterior(),
+    "published.ppr": published.ppr(),
+    "published.principled": published.principled(),
+    "published.rlvrr": published.rlvrr(0.6, 0.4),
+    "published.robust": published.robust(0.6, 2),
+    "published.sar": published.sar(),
+    "published.scribe": published.scribe(0.5),
+    "published.sophiavl": published.sophiavl(),
+    "published.ssl": published.ssl(0.5, tiers.QUARTERS, (0, 0.2, 0.5, 1)),
+    "published.verpo": published.verpo(0.2, 0.1, 0.5, 0.9),
     "recipes.dense": recipes.dense(score=0.1, grounded=0.1, ungrounded=0.1),
     "recipes.direct": recipes.direct(),
     "recipes.gated": recipes.gated(),
@@ -207,12 +229,14 @@ LAWS = ("bounded", "prefix-only", "validity", "scale honesty")
 
 
 def public() -> Iterator[tuple[str, Any]]:
-    """Yield everything that the modules of the package offer, by module and name."""
+    """Yield everything that the modules of the package define and offer, by module and name."""
     package = agentgym.reward_shapers
     for module in pkgutil.iter_modules(package.__path__):
         loaded = importlib.import_module(f"{package.__name__}.{module.name}")
         for name in loaded.__all__:
-            yield f"{module.name}.{name}", getattr(loaded, name)
+            found = getattr(loaded, name)
+            if getattr(found, "__module__", loaded.__name__) == loaded.__name__:
+                yield f"{module.name}.{name}", found
 
 
 @cache
@@ -380,7 +404,7 @@ def test_law_sign_consistency(seed: int, turns: list[int]):
 
 def test_law_sign_consistency_is_no_matter_of_course():
     assert {"mixes.posterior", "mixes.citation", "mixes.renorm"} <= set(CONSISTENT)
-    worlds = [group_of(seed, (5, 4, 2)) for seed in range(20)]
+    worlds = [group_of(seed, (5, 4, 2)) for seed in range(100)]
     for name in ("gates.direct", "progress.spa", "checklist.checklist"):
         assert any(out_ranked(reward, group) for reward in examples(name) for group in worlds)
 

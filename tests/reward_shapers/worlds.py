@@ -100,6 +100,7 @@ def _turn_signals(random: Random, standing: float, gain: float) -> list[tuple[st
         "judged": random.random(),
         "score": random.uniform(-1, 1),
         "grounded": float(random.random() < 0.7),
+        "principle_step": random.random(),
     }
     return [(name, None if random.random() < HOLES else value, "world") for name, value in values.items()]
 
