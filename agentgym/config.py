@@ -504,6 +504,7 @@ def _constraints(field: FieldInfo) -> Iterator[Any]:
 
 __all__ = [
     "WITHOUT_SIBLINGS",
+    "AuditConfig",
     "CheckpointConfig",
     "EnvConfig",
     "EvalConfig",
