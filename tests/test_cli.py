@@ -87,7 +87,14 @@ def test_the_installed_command_tells_its_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], *([name, "--help"] for name in ["train", "eval", "list", "info", "play", "doctor", "curve"])]
+    "words",
+    [
+        ["--help"],
+        *(
+            [name, "--help"]
+            for name in ["train", "eval", "list", "info", "play", "doctor", "curve", "score", "probe", "reward"]
+        ),
+    ],
 )
 def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
