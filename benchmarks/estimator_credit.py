@@ -60,9 +60,9 @@ PLAYED = {"train": (200, 5), "test": (60, 4)}
 """Games of each split, and episodes of each game."""
 BUDGETS = (4, 10)
 """Fewest and most turns after which an episode is cut."""
-MODEL = {"layers": 2, "width": 64, "heads": 4}
+MODEL = {"layers": 2, "width": 128, "heads": 8}
 CONTEXT = 2048
-READING_EPOCHS = 3
+READING_EPOCHS = 4
 FIT = Fit(epochs=8, lr=2e-3, episodes=8)
 RESAMPLES = 2000
 RESULT = Path(__file__).parent / "results" / "estimator_credit.json"
