@@ -42,7 +42,7 @@ from agentgym.rollout import Request, Rollouts, completed
 from agentgym.train import imitation
 from agentgym.train.estimator import Fit, ProgressEstimator, Reads, fit
 from agentgym.train.factory import build_model, build_tokenizer
-from agentgym.train.learner import Learner
+from agentgym.train.learner import Learner, optimizers
 from agentgym.types import Trajectory
 
 Reals = NDArray[np.float64]
@@ -63,7 +63,7 @@ BUDGETS = (4, 10)
 MODEL = {"layers": 2, "width": 128, "heads": 8}
 CONTEXT = 2048
 READING_EPOCHS = 4
-FIT = Fit(epochs=8, lr=2e-3, episodes=8)
+FIT, RATE = Fit(epochs=4, episodes=16), 5e-3
 RESAMPLES = 2000
 RESULT = Path(__file__).parent / "results" / "estimator_credit.json"
 
@@ -175,7 +175,8 @@ def estimated(train: Sequence[Episode], test: Sequence[Episode], reads: Reads, s
         outcomes = np.random.default_rng(seed).permutation(outcomes)
     outcomes -= outcomes.mean()
     rows = [estimator.read(episode.trajectory) for episode in train]
-    for error in fit(estimator, list(estimator.parameters()), rows, outcomes.tolist(), FIT, seed=seed):
+    steps = optimizers(estimator.model, estimator.head, lr=RATE, weight_decay=0.01, muon=True)
+    for error in fit(estimator, steps, rows, outcomes.tolist(), FIT, seed=seed):
         print(f"  seed {seed} {reads}{' shuffled' * shuffle}: squared error {error:.3f}", flush=True)
     with torch.no_grad():
         shares = estimator.credit([estimator.read(episode.trajectory) for episode in test])

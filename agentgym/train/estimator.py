@@ -190,20 +190,18 @@ class EstimatorProbe:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How an estimator is trained."""
+    """How long an estimator is trained, and in what steps."""
 
     epochs: int
-    lr: float
     episodes: int = 16
     "Episodes of one step."
     warmup_steps: int = 20
-    weight_decay: float = 0.01
     max_grad_norm: float = 1.0
 
 
 def fit(
     attribution: Attribution,
-    parameters: Sequence[nn.Parameter],
+    optimizers: Sequence[torch.optim.Optimizer],
     rows: Sequence[Row],
     outcomes: Sequence[float],
     how: Fit,
@@ -212,22 +210,25 @@ def fit(
 ) -> Iterator[float]:
     """Train for ``how.epochs``, and yield after each the mean squared error (R̂ − R)² that its steps met.
 
-    The learning rate rises over ``how.warmup_steps`` and falls linearly to nothing at the end. The order of the
+    ``optimizers`` hold the parameters to be trained, such as `agentgym.train.learner.optimizers` of the model and its
+    head. Their learning rates rise over ``how.warmup_steps`` and fall linearly to nothing at the end. The order of the
     episodes depends on ``seed`` and the epoch alone.
 
     Raises:
-        UsageError: there are not as many outcomes as rows, or one is not finite.
+        UsageError: there are not as many outcomes as rows, one is not finite, or a count is below 1.
     """
     target = torch.tensor(outcomes, dtype=torch.float32)
     if len(rows) != len(outcomes) or not rows or not target.isfinite().all():
         raise UsageError(f"{len(rows)} episodes and {len(outcomes)} outcomes: each needs one, and a finite one")
-    optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=how.weight_decay)
     if how.epochs < 1 or how.episodes < 1:
         raise UsageError(f"{how.epochs} epochs in steps of {how.episodes} episodes; both are counts from 1 up")
     total = how.epochs * -(-len(rows) // how.episodes)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / (how.warmup_steps + 1), 1 - step / total)
-    )
+
+    def rate(step: int) -> float:
+        return min((step + 1) / (how.warmup_steps + 1), 1 - step / total)
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
+    trained = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     for epoch in range(how.epochs):
         order = np.random.default_rng(sample_seed(seed, epoch)).permutation(len(rows))
         errors = []
@@ -235,11 +236,13 @@ def fit(
             chosen = order[start : start + how.episodes]
             sums = torch.stack([share_T.sum() for share_T in attribution.credit([rows[i] for i in chosen])])
             error = (sums - target[chosen].to(sums.device)) ** 2
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
             error.mean().backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, how.max_grad_norm)
-            optimizer.step()
-            schedule.step()
+            nn.utils.clip_grad_norm_(trained, how.max_grad_norm)
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
             errors += error.tolist()
         yield float(np.mean(errors))
 

@@ -65,7 +65,7 @@ class Learner:
         self._lr, self._warmup_steps, self._decay_steps, self._total_steps = lr, warmup_steps, decay_steps, total_steps
         self.steps = 0
         "Optimiser steps taken, which is also the version of the weights."
-        self.optimizers = _optimizers(model, self.value_head, lr=lr, weight_decay=weight_decay, muon=muon)
+        self.optimizers = optimizers(model, self.value_head, lr=lr, weight_decay=weight_decay, muon=muon)
         self.reference: Any = None
         if objective.kl > 0:
             self.keep_reference()
@@ -228,8 +228,8 @@ class Learner:
             )
 
 
-def _optimizers(
-    model: Any, value_head: nn.Module, *, lr: float, weight_decay: float, muon: bool
+def optimizers(
+    model: Any, head: nn.Module, *, lr: float, weight_decay: float, muon: bool
 ) -> list[torch.optim.Optimizer]:
     """Return AdamW for everything, or Muon for the hidden matrices and AdamW for the rest.
 
@@ -239,7 +239,7 @@ def _optimizers(
     embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     parameters = list(model.parameters())
     hidden = [p for p in parameters if p.ndim == 2 and id(p) not in embeddings]
-    rest = [p for p in parameters if p.ndim != 2 or id(p) in embeddings] + list(value_head.parameters())
+    rest = [p for p in parameters if p.ndim != 2 or id(p) in embeddings] + list(head.parameters())
     betas = (0.9, 0.95)
     return [
         torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
@@ -255,4 +255,4 @@ def _chosen(logits_MV: Tensor, batch: Batch, where: tuple[Tensor, Tensor]) -> Te
     return torch.log_softmax(logits_MV, dim=-1).gather(1, ids[:, None])[:, 0]
 
 
-__all__ = ["Learner", "Metrics", "Objective"]
+__all__ = ["Learner", "Metrics", "Objective", "optimizers"]
