@@ -4,8 +4,8 @@
 
 For each seed: `agentgym train quickstart`; then, from the same warm start and over the same demonstrations, supervised
 steps for as long as the reinforcement took (``more supervision``: evaluated at each quarter of that time, the best of
-the four counts, which favours it). A random player and the expert stand in the same
-table. Every figure is success on the quickstart's held-out ``test`` games, which nothing was learned on.
+the four counts, which favours it). A random player and the expert stand in the same table. Every figure is success on
+the quickstart's held-out ``test`` games, which nothing was learned on.
 Writes ``results.json`` (with machine and date), ``README.md`` (the table) and ``curve.png`` beside this file.
 """
 
