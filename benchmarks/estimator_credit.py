@@ -4,15 +4,16 @@
     python benchmarks/estimator_credit.py --seeds 1  # one estimator instead of three
 
 Small TextWorld games are played by an expert that errs: in each episode it moves at random with a probability of its
-own, drawn from [0, 1], and the episode is cut after a number of turns of its own, drawn from 4 to 10. Won episodes are
-still the shorter ones, and a credit that falls with the turn's number would already sum to much of the outcome; so of
-each length as many won as lost episodes are trained on. A small language model, made from nothing, reads the won ones.
-With a head on the last token of each turn it is then fitted to the outcomes, won = 1 or 0, less their mean, so that to
-know nothing is to say nothing. It is never shown what a single turn brought.
+own, drawn from [0, 1], and the episode is cut after a number of turns of its own, drawn from 4 to 10. A small language
+model, made from nothing, reads the training games' won episodes. With a head on the last token of each turn it is then
+fitted to the outcomes of all training episodes, won = 1 or 0, less their mean, so that to know nothing is to say
+nothing. It is never shown what a single turn brought.
 
 On games that nobody trained on, each turn's share is compared with TextWorld's own sub-goal progress of that turn by
-Spearman's rank correlation over all turns. The interval is a bootstrap over games. Beside it stand credits that need
-no model, among them those that know the outcome or the length of the episode, and an estimator of the same making
+Spearman's rank correlation over all turns; the interval is a bootstrap over games. Won episodes are the shorter ones,
+so a credit that knows the length alone agrees with progress to some extent over all turns; within an episode, where the
+length is the same for all turns, it says nothing, and the correlation there is given too. Beside it stand credits that
+need no model, among them those that know the outcome or the length of the episode, and an estimator of the same making
 whose training outcomes were shuffled.
 """
 
@@ -20,12 +21,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from agentgym.policy import Context, sample_seed
 from agentgym.policy.scripted import ScriptedPolicy, expert, random_admissible
 from agentgym.registry import make
 from agentgym.remote import WorkerPool
+from agentgym.render import Renderer
 from agentgym.rollout import Request, Rollouts, completed
 from agentgym.train import imitation
 from agentgym.train.estimator import Fit, ProgressEstimator, Reads, fit
@@ -56,14 +59,15 @@ WORLD: dict[str, Any] = {
     "show_admissible": False,
     "games": {"train": 200, "test": 60},
 }
-PLAYED = {"train": (200, 5), "test": (60, 4)}
+PLAYED = {"train": (200, 6), "test": (60, 4)}
 """Games of each split, and episodes of each game."""
 BUDGETS = (4, 10)
 """Fewest and most turns after which an episode is cut."""
-MODEL = {"layers": 2, "width": 128, "heads": 8}
+MODEL = {"layers": 2, "width": 64, "heads": 4}
 CONTEXT = 2048
+BATCH_TOKENS = 2048
 READING_EPOCHS = 4
-FIT, RATE = Fit(epochs=4, episodes=16), 5e-3
+FIT, RATE = Fit(epochs=3, episodes=16), 5e-3
 RESAMPLES = 2000
 RESULT = Path(__file__).parent / "results" / "estimator_credit.json"
 
@@ -125,62 +129,65 @@ def _episode(trajectory: Trajectory) -> Episode:
     return Episode(trajectory, int(trajectory.group_id.rpartition("/")[2]), won.value, np.array(values))
 
 
-def of_even_lengths(episodes: Sequence[Episode]) -> list[Episode]:
-    """Return as many won as lost episodes of each number of turns, so that the number says nothing."""
-    of: dict[tuple[int, bool], list[Episode]] = {}
-    for episode in episodes:
-        of.setdefault((len(episode.progress_T), episode.won > 0), []).append(episode)
-    kept = []
-    for turns in sorted({turns for turns, _ in of}):
-        won, lost = of.get((turns, True), []), of.get((turns, False), [])
-        fewer = min(len(won), len(lost))
-        kept += [*won[:fewer], *lost[:fewer]]
-    return kept
-
-
 # --------------------------------------------------------------------------------------------------------- estimator
 
 
-def new_estimator(train: Sequence[Episode], reads: Reads, seed: int) -> ProgressEstimator:
-    """Return an untrained estimator on a model that has read the training episodes that were won."""
+def reader(train: Sequence[Episode], seed: int) -> tuple[Any, Any]:
+    """Return a model and its tokenizer that have read the training episodes that were won."""
     turns = [turn for episode in train for turn in episode.trajectory.turns]
     texts = [message.content for turn in turns for message in (*turn.observation, turn.sample.message)]
     tokenizer = build_tokenizer(texts, kind="word", vocab_size=512, max_context=CONTEXT)
     model = build_model(tokenizer, **MODEL, max_context=CONTEXT, seed=seed)
-    estimator = ProgressEstimator(model, tokenizer, reads=reads)
-    won = [imitation.as_row(estimator.renderer, one.trajectory, read=True) for one in train if one.won]
+    renderer = Renderer(tokenizer)
+    won = [imitation.as_row(renderer, episode.trajectory, read=True) for episode in train if episode.won]
     shown, held_out = imitation.split(won, 0.1)
-    steps = READING_EPOCHS * (sum(len(row.ids_N) for row in shown) // 2048 + 1)
     learner = Learner(
         model,
-        lr=5e-3,
+        lr=RATE,
         weight_decay=0.01,
         max_grad_norm=1.0,
         token_budget=8192,
         warmup_steps=20,
-        decay_steps=steps,
+        decay_steps=READING_EPOCHS * (sum(len(row.ids_N) for row in shown) // BATCH_TOKENS + 1),
         muon=True,
     )
-    epochs = imitation.epochs(learner, shown, held_out, imitation.Progress(), batch_tokens=2048, seed=seed)
+    progress = imitation.Progress()
+    epochs = imitation.epochs(learner, shown, held_out, progress, batch_tokens=BATCH_TOKENS, seed=seed)
     for _ in range(READING_EPOCHS):
         next(epochs)
-    return estimator
+        print(f"  seed {seed} reads: {progress.valid_loss:.3f} nats a token on what was held out", flush=True)
+    return model, tokenizer
 
 
-def estimated(train: Sequence[Episode], test: Sequence[Episode], reads: Reads, seed: int, shuffle: bool) -> list[Reals]:
-    """Return the share (T,) of each turn of ``test`` by an estimator that was fitted to the outcomes of ``train``."""
-    estimator = new_estimator(train, reads, seed)
-    outcomes = np.array([episode.won for episode in train])
-    if shuffle:
-        outcomes = np.random.default_rng(seed).permutation(outcomes)
-    outcomes -= outcomes.mean()
+def estimated(
+    estimator: ProgressEstimator, train: Sequence[Episode], test: Sequence[Episode], outcomes: Reals, seed: int
+) -> list[Reals]:
+    """Fit ``estimator`` to the outcomes of ``train``, and return its share (T,) of each turn of ``test``."""
     rows = [estimator.read(episode.trajectory) for episode in train]
     steps = optimizers(estimator.model, estimator.head, lr=RATE, weight_decay=0.01, muon=True)
-    for error in fit(estimator, steps, rows, outcomes.tolist(), FIT, seed=seed):
-        print(f"  seed {seed} {reads}{' shuffled' * shuffle}: squared error {error:.3f}", flush=True)
+    for error in fit(estimator, steps, rows, (outcomes - outcomes.mean()).tolist(), FIT, seed=seed):
+        print(f"  seed {seed} on {estimator.reads}: squared error {error:.3f}", flush=True)
     with torch.no_grad():
         shares = estimator.credit([estimator.read(episode.trajectory) for episode in test])
     return [share_T.double().numpy() for share_T in shares]
+
+
+def estimates(train: Sequence[Episode], test: Sequence[Episode], seeds: int) -> dict[str, list[Reals]]:
+    """Return the shares by estimators of several seeds, and for the first by its variant and its control."""
+    outcomes = np.array([episode.won for episode in train])
+    credits = {}
+    for seed in range(seeds):
+        model, tokenizer = reader(train, seed)
+
+        def new(reads: Reads, model: Any = model, tokenizer: Any = tokenizer) -> ProgressEstimator:
+            return ProgressEstimator(copy.deepcopy(model), tokenizer, reads=reads)
+
+        credits[f"estimator, seed {seed}"] = estimated(new("hidden"), train, test, outcomes, seed)
+        if seed == 0:
+            shuffled = np.random.default_rng(seed).permutation(outcomes)
+            credits["estimator on logits, seed 0"] = estimated(new("logits"), train, test, outcomes, seed)
+            credits["estimator, outcomes shuffled"] = estimated(new("hidden"), train, test, shuffled, seed)
+    return credits
 
 
 # -------------------------------------------------------------------------------------------------------- comparison
@@ -281,18 +288,14 @@ def main() -> None:
     asked = parser.parse_args()
     started = time.monotonic()
     train, test = (asyncio.run(play(split, seed)) for split, seed in (("train", 1), ("test", 2)))
-    train = of_even_lengths(train)
     played = time.monotonic()
-    credits = without_a_model(test)
-    for seed in range(asked.seeds):
-        credits[f"estimator, seed {seed}"] = estimated(train, test, "hidden", seed, shuffle=False)
-    credits["estimator on logits, seed 0"] = estimated(train, test, "logits", 0, shuffle=False)
-    credits["estimator, outcomes shuffled"] = estimated(train, test, "hidden", 0, shuffle=True)
+    credits = without_a_model(test) | estimates(train, test, asked.seeds)
     result = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__},
         "world": WORLD,
         "model": MODEL,
+        "fit": asdict(FIT) | {"reading epochs": READING_EPOCHS, "rate": RATE},
         "train": described(train),
         "test": described(test),
         "seconds": {"playing": round(played - started), "training": round(time.monotonic() - played)},
