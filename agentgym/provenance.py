@@ -26,12 +26,19 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": {
             "system": platform.platform(),
-            "processor": platform.machine(),
+            "processor": _processor(),
             "cpus": len(os.sched_getaffinity(0)),
             "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         },
         "packages": dict(sorted(packages.items())),
     }
+
+
+def _processor() -> str:
+    """Return the model of the processor where the system tells it, else its architecture."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _commit(folder: Path) -> str | None:

@@ -11,13 +11,13 @@ import datetime
 import json
 import os
 import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
 
 import numpy as np
 
+from agentgym.provenance import provenance
 from agentgym.recipes import resolve
 from agentgym.reward import Shaper
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
@@ -66,23 +66,12 @@ def measure(shaper: Shaper) -> dict[str, dict[str, float]]:
     }
 
 
-def machine() -> dict[str, object]:
-    described = pathlib.Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-
-
 def main() -> None:
+    made_with = provenance()
     shaper = resolve("gated", {"score": 0.2})
     result = {
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": made_with["machine"] | {"python": made_with["python"], "load": round(os.getloadavg()[0], 1)},
         "reward": shaper.name,
         "trajectories": TRAJECTORIES,
         "turns": TURNS,

@@ -12,7 +12,6 @@ import datetime
 import json
 import os
 import pathlib
-import platform
 import resource
 import tempfile
 import time
@@ -20,6 +19,7 @@ import time
 import numpy as np
 
 from agentgym.config import RunConfig
+from agentgym.provenance import provenance
 from agentgym.recipes import resolve
 from agentgym.rescore import score
 from agentgym.store import EPISODES, RunFolder
@@ -62,20 +62,8 @@ def store(path: pathlib.Path) -> None:
             run.append_episodes(1 + number // 12, [(made, shaper(made))])
 
 
-def machine() -> dict[str, object]:
-    described = pathlib.Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-
-
 def main() -> None:
+    made_with = provenance()
     shaper = resolve("gated", {"score": 0.2})
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "run"
@@ -88,7 +76,7 @@ def main() -> None:
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = {
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": made_with["machine"] | {"python": made_with["python"], "load": round(os.getloadavg()[0], 1)},
         "reward": shaper.name,
         "episodes": found["episodes"],
         "turns": TURNS,

@@ -8,7 +8,7 @@ limits are this project's own, not those of a paper.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,8 @@ class Limits:
     unmeasured: float = 0.1
     "Share of what was to be priced that has no value."
 
+
+_PREFIX = "alarm/"
 
 LIMITS = Limits()
 """Unless told otherwise."""
@@ -144,6 +146,17 @@ def alarms(history: Sequence[tuple[int, Metrics]], limits: Limits = LIMITS) -> l
     return standing
 
 
+def as_metrics(standing: Iterable[Alarm]) -> dict[str, float]:
+    """Return alarms as metrics of their step: ``alarm/NAME`` is the step it began at."""
+    return {f"{_PREFIX}{alarm.name}": float(alarm.since) for alarm in standing}
+
+
+def read_alarms(metrics: Metrics) -> dict[str, Alarm]:
+    """Return by name the alarms that `as_metrics` wrote."""
+    told = {name.removeprefix(_PREFIX): since for name, since in metrics.items() if name.startswith(_PREFIX)}
+    return {name: Alarm(name, int(since), RULES[name][1]) for name, since in told.items() if since and name in RULES}
+
+
 def vital_signs(trajectories: Sequence[Trajectory], ledgers: Sequence[Ledger]) -> dict[str, float]:
     """Return of one step's episodes what the rules read beside the usual metrics; NaN where there is nothing to tell.
 
@@ -214,10 +227,12 @@ __all__ = [
     "Metrics",
     "Rule",
     "alarms",
+    "as_metrics",
     "gates_shut",
     "judges_fail",
     "length_collapsed",
     "length_grown",
+    "read_alarms",
     "repetitive",
     "rewarded_for_nothing",
     "variance_collapsed",

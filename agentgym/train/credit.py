@@ -107,7 +107,7 @@ def value_targets(
     known = [value_GT for value_GT in values if value_GT is not None]
     if len(known) < len(values):
         return [None] * len(values)
-    grids = [_compared(group_rewards(p, v), p, crediting) for p, v in zip(priced, known, strict=True)]
+    grids = [group_rewards(p, v) for p, v in zip(priced, known, strict=True)]
     unscaled = estimate(grids, name=crediting.name, gamma=crediting.gamma, lam=crediting.lam)
     return [advantage_GT + value_GT[:, :-1] for advantage_GT, value_GT in zip(unscaled, known, strict=True)]
 

@@ -24,7 +24,7 @@ from agentgym.render import Renderer
 from agentgym.rollout import Rollouts, completed, group_requests
 from agentgym.store import RunFolder, read_metrics
 from agentgym.train.advantage import ESTIMATORS, TurnBaseline
-from agentgym.train.alarms import Alarm, alarms, vital_signs
+from agentgym.train.alarms import Alarm, alarms, as_metrics, read_alarms, vital_signs
 from agentgym.train.batch import Row, looking_ahead, rows
 from agentgym.train.credit import Crediting, Priced, advantages, has_signal, price, value_targets, viable
 from agentgym.train.factory import save
@@ -114,7 +114,8 @@ class Trainer:
             step, self._before = state["step"], state["before"]
             for line in read_metrics(self._session.run.path).records:
                 if line["kind"] == "train":
-                    self._watch(line["step"], line)
+                    self._history.append((line["step"], line))
+                    self._alarms |= read_alarms(line)
         else:
             self._commit_step(0, learner)
         tasks = await self._session.tasks(config.train.split, self._session.train_tasks())
@@ -144,7 +145,7 @@ class Trainer:
             if say and self._alarms.get(alarm.name) != alarm:
                 self._session.observer.say(str(alarm))
         self._alarms |= standing
-        return {f"alarm/{name}": float(alarm.since) for name, alarm in standing.items()}
+        return as_metrics(standing.values())
 
     def _announce(self, step: int) -> None:
         self._session.observer.phase("reinforcement", self.config.train.steps)

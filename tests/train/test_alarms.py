@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from agentgym.train.alarms import RULES, Limits, alarms, vital_signs
+from agentgym.train.alarms import RULES, Alarm, Limits, alarms, as_metrics, read_alarms, vital_signs
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 LIMITS = Limits(window=4, patience=3)
@@ -111,3 +111,11 @@ def test_vital_signs_are_read_off_episodes_and_ledgers() -> None:
     assert signs["repeated"] == pytest.approx(1 / 6)
     assert signs["tokens"] == 0
     assert all(math.isnan(value) for value in vital_signs([], []).values())
+
+
+def test_alarms_are_read_back_from_the_metrics_they_were_written_to() -> None:
+    standing = [Alarm("gates", 3, RULES["gates"][1]), Alarm("longer", 12, RULES["longer"][1])]
+    written = {"return": 1.0, **as_metrics(standing)}
+    assert written == {"return": 1.0, "alarm/gates": 3.0, "alarm/longer": 12.0}
+    assert list(read_alarms(written).values()) == standing
+    assert read_alarms({"return": 1.0}) == {}
