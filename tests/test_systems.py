@@ -597,16 +597,16 @@ def test_master_keys_fool_the_judge_and_not_the_reward(box: Group):
 
 
 def test_stepwise_progress_attribution(groups: tuple[Group, ...]):
-    factory, taught = pytest.importorskip("agentgym.train.factory"), pytest.importorskip("agentgym.train.estimator")
+    torch, factory = pytest.importorskip("torch"), pytest.importorskip("agentgym.train.factory")
+    taught = pytest.importorskip("agentgym.train.estimator")
     episodes = [trajectory for group in groups for trajectory in group.trajectories]
     texts = [m.content for t in episodes for turn in t.turns for m in (*turn.observation, turn.sample.message)]
     tokenizer = factory.build_tokenizer(texts, kind="word", vocab_size=256, max_context=2048)
     model = factory.build_model(tokenizer, layers=1, width=16, heads=2, max_context=2048, seed=0)
     estimator = taught.ProgressEstimator(model, tokenizer)
     rows = [estimator.read(trajectory) for trajectory in episodes]
-    errors = list(
-        taught.fit(estimator, list(estimator.parameters()), rows, WON * 3, taught.Fit(12, 1e-2, episodes=4), seed=0)
-    )
+    adam = torch.optim.AdamW(estimator.parameters(), lr=1e-2)
+    errors = list(taught.fit(estimator, [adam], rows, WON * 3, taught.Fit(12, episodes=4), seed=0))
     assert errors[-1] < errors[0] / 2
     for group in groups:
         probed = measured(taught.EstimatorProbe(estimator), group)
