@@ -8,6 +8,7 @@ answer in time is killed, which is a `DeadlineError`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -18,6 +19,8 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,7 @@ from agentgym.wire import (
 _LAST_WORDS = 40
 _CLOSE_TIMEOUT_S = 2.0
 _READ_SIZE = 1 << 16
+_PATIENCE_MS = 100
 _PREPARE_TIMEOUT_S = 24 * 3600.0
 _FOREIGN_ERRORS: dict[str, type[Exception]] = {
     "NotImplementedError": NotImplementedError,
@@ -48,8 +52,22 @@ _FOREIGN_ERRORS: dict[str, type[Exception]] = {
 }
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A request that was handed to a worker and is not answered yet."""
+
+    op: str
+    timeout_s: float
+    began: float | None = None
+    "When the worker could turn to it: those before it were answered."
+    answer: Future[Json] = field(default_factory=Future)
+
+    def left_s(self) -> float:
+        return self.timeout_s if self.began is None else self.began + self.timeout_s - time.monotonic()
+
+
 class Worker:
-    """One worker process. Calls from many threads queue up; each has the process to itself."""
+    """One worker process. Calls from many threads line up in its pipe, so that it never waits for the next one."""
 
     def __init__(self, title: str) -> None:
         command = [sys.executable, "-m", "agentgym.worker", str(os.getpid())]
@@ -58,20 +76,23 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        self._requests, self._answers = self._stdin.fileno(), self._stdout.fileno()
+        self._stdin = self._process.stdin
+        self._requests = self._stdin.fileno()
         os.set_blocking(self._requests, False)
-        self._writable, self._readable = select.poll(), select.poll()
+        self._writable = select.poll()
         self._writable.register(self._requests, select.POLLOUT)
-        self._readable.register(self._answers, select.POLLIN)
         self._encode = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
-        self._buffer = bytearray()
-        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        "Held while a request is written, so that requests are answered in the order of `_calls`."
+        self._state = threading.Lock()
+        "Guards `_calls` and `_gone`."
+        self._calls: deque[_Call] = deque()
         self._gone: str | None = None
         self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._listener = threading.Thread(target=self._listen, daemon=True, name=f"stderr of {title}")
+        self._reader = threading.Thread(target=self._read, daemon=True, name=f"answers of {title}")
         self._listener.start()
+        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -88,23 +109,22 @@ class Worker:
 
         Raises:
             WorkerDiedError: the process is gone.
-            DeadlineError: no answer within ``timeout_s``; the process is killed.
+            DeadlineError: no answer within ``timeout_s`` of the answer before it; the process is killed.
             AgentgymError: what the environment raised.
         """
         line = self._encode(request).encode() + b"\n"
-        with self._lock:
-            if self._gone is not None:
-                raise WorkerDiedError(self._gone)
-            deadline = time.monotonic() + timeout_s
-            try:
-                self._send(line, deadline)
-                answer = json.loads(self._receive(deadline))
-            except TimeoutError:
-                self._bury(f"did not answer '{request['op']}' within {timeout_s:g} s and was killed")
-                raise DeadlineError(self._gone) from None
-            except (OSError, EOFError, ValueError):
-                self._bury("died")
-                raise WorkerDiedError(self._gone) from None
+        call = _Call(request["op"], timeout_s)
+        try:
+            with self._turn:
+                self._enqueue(call)
+                self._send(line, call)
+            answer = self._await(call)
+        except TimeoutError:
+            self._bury(f"did not answer '{call.op}' within {timeout_s:g} s and was killed")
+            raise DeadlineError(self._gone) from None
+        except OSError:
+            self._bury("died")
+            raise WorkerDiedError(self._gone) from None
         if "error" in answer:
             raise self._rebuilt(answer["error"])
         return answer["ok"]
@@ -116,48 +136,75 @@ class Worker:
 
     def close(self) -> None:
         """End the process: its input ends, and what does not stop is killed. Closing twice is fine."""
-        if self._gone is None:
-            self._gone = f"{self.title} is closed"
+        with self._state:
+            if self._gone is None:
+                self._gone = f"{self.title} is closed"
         self._stdin.close()
         try:
             self._process.wait(_CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._stdout.close()
+        self._reader.join(_CLOSE_TIMEOUT_S)
         self._listener.join(_CLOSE_TIMEOUT_S)
 
-    def _send(self, line: bytes, deadline: float) -> None:
+    def _enqueue(self, call: _Call) -> None:
+        with self._state:
+            if self._gone is not None:
+                raise WorkerDiedError(self._gone)
+            if not self._calls:
+                call.began = time.monotonic()
+            self._calls.append(call)
+
+    def _send(self, line: bytes, call: _Call) -> None:
         sent = 0
         while sent < len(line):
             try:
                 sent += os.write(self._requests, line[sent:] if sent else line)
             except BlockingIOError:
-                self._await(self._writable, deadline)
-
-    def _receive(self, deadline: float) -> bytes:
-        while True:
-            self._await(self._readable, deadline)
-            part = os.read(self._answers, _READ_SIZE)
-            if not part:
-                raise EOFError
-            if part.endswith(b"\n"):
-                line = bytes(self._buffer) + part if self._buffer else part
-                self._buffer.clear()
-                return line
-            self._buffer += part
+                if call.left_s() <= 0:
+                    raise TimeoutError from None
+                self._writable.poll(_PATIENCE_MS)
 
     @staticmethod
-    def _await(poll: select.poll, deadline: float) -> None:
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise TimeoutError
+    def _await(call: _Call) -> Json:
+        while True:
+            try:
+                return call.answer.result(max(0.0, call.left_s()))
+            except TimeoutError:
+                if call.left_s() <= 0:
+                    raise
+
+    def _read(self) -> None:
+        """Hand each answer to the call it belongs to, until there are no more."""
+        assert self._process.stdout is not None
+        try:
+            with io.BufferedReader(self._process.stdout, _READ_SIZE) as answers:  # type: ignore[type-var]
+                for line in answers:
+                    answer = json.loads(line)
+                    with self._state:
+                        call = self._calls.popleft()
+                        if self._calls:
+                            self._calls[0].began = time.monotonic()
+                    call.answer.set_result(answer)
+        except (OSError, ValueError, IndexError):  # half a line, or one that nobody asked for
+            pass
+        self._bury("died")
 
     def _bury(self, what: str) -> None:
-        self._process.kill()
-        code = self._process.wait()
-        self._listener.join(_CLOSE_TIMEOUT_S)
-        said = "\n".join(self._last_words)
-        self._gone = f"{self.title} {what} (exit code {code})" + (f"; its last words:\n{said}" if said else "")
+        """End the process, and every call that waits for it."""
+        with self._state:
+            if self._gone is None:
+                self._process.kill()
+                code = self._process.wait()
+                self._listener.join(_CLOSE_TIMEOUT_S)
+                said = "\n".join(self._last_words)
+                self._gone = f"{self.title} {what} (exit code {code})"
+                self._gone += f"; its last words:\n{said}" if said else ""
+            calls, error = list(self._calls), WorkerDiedError(self._gone)
+            self._calls.clear()
+        for call in calls:
+            call.answer.set_exception(error)
 
     def _listen(self) -> None:
         assert self._process.stderr is not None

@@ -58,18 +58,31 @@ class Saved:
     scene: Scene
 
 
-class Engine:
-    """One interpreter with one game in it. ``game`` None: a foreign story file, of which only the text is known."""
+@dataclass(slots=True, eq=False)
+class Cartridge:
+    """A game as it was read from its files. The engines that have it in share how it begins."""
 
-    def __init__(self, story: Path, game: Game | None) -> None:
-        self.story = story
-        self.game = game
-        self.objective: str = game.objective if game else ""
-        self.max_score: int = game.max_score if game else 0
+    story: Path
+    sha256: str
+    "Of the story file."
+    game: Game | None
+    "Its logic; None for a foreign story file, of which only the text is known."
+    opening: Saved | None = None
+    "Before the first command, once some engine has been there."
+
+
+class Engine:
+    """One interpreter with one game in it."""
+
+    def __init__(self, cartridge: Cartridge) -> None:
+        self.cartridge = cartridge
+        self.game = game = cartridge.game
         with one_at_a_time, warnings.catch_warnings():
             # It says so of every game but a list of classics, and TextWorld's need none of what is missing.
             warnings.simplefilter("ignore", jericho.UnsupportedGameWarning)
-            self._machine = jericho.FrotzEnv(str(story), seed=_RNG_SEED)
+            self._machine = jericho.FrotzEnv(str(cartridge.story), seed=_RNG_SEED)
+        self.objective: str = game.objective if game else ""
+        self.max_score: int = game.max_score if game else self._machine_max_score()
         self._logic: Any = Inform7Game(game) if game else None
         self._progression: Any = None
         self._scene: Scene | None = None
@@ -82,17 +95,12 @@ class Engine:
 
     def reset(self) -> Scene:
         """Start the game over."""
-        raw, _ = self._machine.reset()
-        if self.game is None:
-            self.max_score = self._machine.get_max_score() if self._machine.is_fully_supported else 0
-            self._scene = Scene(raw, (), None, True, self._machine_score(0), False, False)
-            return self._scene
-        self._machine.step("tw-extra-infos moves")  # asking for the score alone prints the moves as well
-        self._machine.step("tw-extra-infos score")
-        self._machine.step("tw-trace-actions")
-        self._progression = GameProgression(self.game, track_quests=True)
-        self._scene = Scene(raw, self._admissible(), self._plan(), True, 0, False, False)
-        return self._scene
+        if self.cartridge.opening is None:
+            self._scene = self._begin()
+            self.cartridge.opening = self.save()
+        else:
+            self.load(self.cartridge.opening)
+        return self.scene
 
     def step(self, command: str) -> Scene:
         """Hand ``command`` to the interpreter and follow what it did."""
@@ -121,6 +129,16 @@ class Engine:
     def close(self) -> None:
         """Free the interpreter."""
         self._machine.close()
+
+    def _begin(self) -> Scene:
+        raw, _ = self._machine.reset()
+        if self.game is None:
+            return Scene(raw, (), None, True, self._machine_score(0), False, False)
+        self._machine.step("tw-extra-infos moves")  # asking for the score alone prints the moves as well
+        self._machine.step("tw-extra-infos score")
+        self._machine.step("tw-trace-actions")
+        self._progression = GameProgression(self.game, track_quests=True)
+        return Scene(raw, self._admissible(), self._plan(), True, 0, False, False)
 
     def _follow_logic(self, printed: str) -> Scene:
         before = self.scene
@@ -166,3 +184,6 @@ class Engine:
 
     def _machine_score(self, otherwise: int) -> int:
         return int(self._machine.get_score()) if self._machine.is_fully_supported else otherwise
+
+    def _machine_max_score(self) -> int:
+        return int(self._machine.get_max_score()) if self._machine.is_fully_supported else 0

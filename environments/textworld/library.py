@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from agentgym.errors import TaskError, missing_extra
 
-from .engine import Engine
+from .engine import Cartridge, Engine
 from .games import build, file_hash, one_at_a_time
 
 try:
@@ -19,18 +20,21 @@ try:
 except ImportError as error:
     raise missing_extra("textworld", error.name or "textworld", "the TextWorld environment") from error
 
-_KEPT = 64
+_KEPT = 128
 """Games kept parsed in memory."""
+_Stamp = tuple[tuple[int, int] | None, ...]
+_shelf: OrderedDict[Path, tuple[_Stamp, Cartridge]] = OrderedDict()
+"""Games read so far, the latest last: many environments of one process play the same ones."""
+_at_the_shelf = threading.Lock()
 
 
 class Library:
-    """Own games by name, and every game opened so far."""
+    """Own games by name, and opening any game."""
 
     def __init__(self, files: Sequence[Path], cache_dir: Path) -> None:
         self.games: dict[str, Path] = {}
         "Name -> story file."
         self._compiled = cache_dir / "textworld" / "compiled"
-        self._opened: OrderedDict[Path, tuple[tuple[int, int], str, Game | None]] = OrderedDict()
         for file in files:
             name = file.stem if file.stem not in self.games else f"{file.stem}-{len(self.games)}"
             self.games[name] = self._story_of(file)
@@ -45,31 +49,17 @@ class Library:
         Raises:
             TaskError: the file is no game, or not the one that ``sha256`` was taken of.
         """
-        before = self._opened.get(story)
-        game = self._open(story, sha256)
-        if current is not None and current.story == story and before is self._opened[story]:
-            return current
-        if current is not None:
-            current.close()
-        return Engine(story, game)
-
-    def _open(self, story: Path, sha256: str | None) -> Game | None:
-        """Return the logic of ``story``, read again only where the file has changed."""
-        stamp = _stamp(story)
-        kept = self._opened.get(story)
-        if kept is None or kept[0] != stamp:
-            check_story(story)
-            kept = (stamp, file_hash(story), read_logic(story))
-            self._opened[story] = kept
-            while len(self._opened) > _KEPT:
-                self._opened.popitem(last=False)
-        self._opened.move_to_end(story)
-        made_as = kept[2].metadata.get("z8_sha256") if kept[2] else None
+        cartridge = read_cartridge(story)
+        made_as = cartridge.game.metadata.get("z8_sha256") if cartridge.game else None
         for expected, way_out in ((sha256, "make the tasks again"), (made_as, "delete its folder to make it anew")):
-            if expected and expected != kept[1]:
-                found = f"{kept[1][:12]}, not {expected[:12]}"
+            if expected and expected != cartridge.sha256:
+                found = f"{cartridge.sha256[:12]}, not {expected[:12]}"
                 raise TaskError(f"{story} has changed since it was recorded ({found}); {way_out}")
-        return kept[2]
+        if current is not None:
+            if current.cartridge is cartridge:
+                return current
+            current.close()
+        return Engine(cartridge)
 
     def _story_of(self, file: Path) -> Path:
         """Return the story file that ``file`` stands for; TextWorld's ``.json`` without one is compiled."""
@@ -85,13 +75,33 @@ class Library:
         return folder / "game.z8"
 
 
+def read_cartridge(story: Path) -> Cartridge:
+    """Return the game in ``story``, read again only where its files have changed.
+
+    Raises:
+        TaskError: it is gone, or no game.
+    """
+    with _at_the_shelf:
+        stamp = _stamp(story), _stamp(story.with_suffix(".json"))
+        kept = _shelf.get(story)
+        if kept is None or kept[0] != stamp:
+            check_story(story)
+            kept = _shelf[story] = stamp, Cartridge(story, file_hash(story), _read_logic(story))
+            while len(_shelf) > _KEPT:
+                _shelf.popitem(last=False)
+        _shelf.move_to_end(story)
+        return kept[1]
+
+
 def check_story(story: Path) -> None:
     """Look at the header and checksum of a Z-machine story file.
 
     Raises:
         TaskError: it is not one, or it is damaged.
     """
-    data = story.read_bytes() if story.is_file() else b""
+    if not story.is_file():
+        raise TaskError(f"the game file {story} is gone; put it back, or make the tasks again")
+    data = story.read_bytes()
     if len(data) < 64 or story.suffix != f".z{data[0]}" or not 1 <= data[0] <= 8:
         raise TaskError(f"{story} is not a Z-machine game; give a .z8 story file or the .json that TextWorld saved")
     unit = 2 if data[0] <= 3 else 4 if data[0] <= 5 else 8
@@ -103,7 +113,7 @@ def check_story(story: Path) -> None:
         raise TaskError(f"{story} is damaged (its own checksum does not match); copy or make the game again")
 
 
-def read_logic(story: Path) -> Game | None:
+def _read_logic(story: Path) -> Game | None:
     """Return what TextWorld knows of ``story`` from the ``.json`` beside it, or None where there is none."""
     path = story.with_suffix(".json")
     return _load_logic(path) if path.is_file() else None
@@ -119,8 +129,9 @@ def _load_logic(path: Path) -> Game:
         raise TaskError(message) from error
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    if not path.is_file():
-        raise TaskError(f"the game file {path} is gone; put it back, or make the tasks again")
-    stat = path.stat()
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
     return stat.st_mtime_ns, stat.st_size

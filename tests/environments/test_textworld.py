@@ -155,13 +155,13 @@ def test_prepare_goes_on_after_an_interruption(tmp_path: Path) -> None:
 def test_engine_agrees_with_textworld(story: Path) -> None:
     """Feedback, commands, plan and score are those of ``textworld.start``, on and off the winning path."""
     from agentgym.environments.textworld.engine import Engine
-    from agentgym.environments.textworld.library import read_logic
+    from agentgym.environments.textworld.library import read_cartridge
 
     infos = textworld.EnvInfos(admissible_commands=True, policy_commands=True, won=True, lost=True, score=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = textworld.start(str(story), infos)
-    ours = Engine(story, read_logic(story))
+    ours = Engine(read_cartridge(story))
     for episode in range(4):
         state, scene = theirs.reset(), ours.reset()
         dice = random.Random(episode)
