@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import string
 import subprocess
 import tempfile
 import threading
@@ -27,8 +28,15 @@ except ImportError as error:
     raise missing_extra("textworld", error.name or "textworld", "the TextWorld environment") from error
 
 Challenge = Literal["custom", "coin_collector", "treasure_hunter"]
-Theme = Literal["house", "basic"]
-"""How TextWorld's own grammars tell a custom game: in a house full of named things, or plainly, as box5 in room2."""
+Theme = Literal["house", "basic", "plain"]
+"""How TextWorld's grammars tell a custom game: in a house full of named things; plainly, as box51 in room20; or plainly
+and by names of one digit or early letter (box5, B-key), so few that each is met in many games."""
+_NOUNS = ("room", "box", "stand", "thing", "snack", "key", "door")
+_TOO_MANY = [
+    *(f"{noun}{number:02}" for noun in _NOUNS for number in range(100)),
+    *(f"{letter}-{noun}" for noun in _NOUNS for letter in string.ascii_uppercase[5:]),
+]
+"""Names of the theme ``basic`` that ``plain`` does without."""
 
 CHALLENGE_LEVELS = {"coin_collector": 300, "treasure_hunter": 30}
 GENERATOR_VERSION = 1
@@ -89,7 +97,8 @@ def make(settings: GameSettings, candidate: int) -> Game | None:
     options = GameOptions()
     options.nb_rooms, options.nb_objects = settings.rooms, settings.objects
     options.quest_length = settings.quest_length
-    options.grammar.theme = settings.theme
+    options.grammar.theme = "house" if settings.theme == "house" else "basic"
+    options.grammar.names_to_exclude = _TOO_MANY if settings.theme == "plain" else []
     options.grammar.include_adj = False
     options.grammar.blend_instructions = False
     options.grammar.blend_descriptions = False
