@@ -116,8 +116,6 @@ class PretrainConfig(Section):
     "So many tasks of the split; left out: as many as are trained on."
     plays: Whole = 4
     "Random episodes of each of these tasks; 0, or a model with a path: no first reading."
-    spelled: Fraction = 0.0
-    "How likely an episode spells the rarest word though it is known, others the less the more frequent they are."
     lr: Positive = 2e-3
     batch_tokens: Count = 4096
     "Tokens of one step; holds at least one full context."

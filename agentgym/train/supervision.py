@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from agentgym.config import PretrainConfig, WarmstartConfig
 from agentgym.errors import ConfigError
 from agentgym.policy.embedded import load
@@ -16,7 +14,6 @@ from agentgym.train import imitation
 from agentgym.train.batch import Row
 from agentgym.train.factory import build_model, build_tokenizer, save
 from agentgym.train.session import Session, State, in_thread
-from agentgym.train.spelling import spelled, spellings
 from agentgym.types import Trajectory
 
 
@@ -55,9 +52,6 @@ async def pretrain(session: Session, model: Any, tokenizer: Any, state: State | 
     config = session.config.pretrain
     plays = await _random_plays(session, config.split, config.tasks or session.train_tasks(), config.plays)
     shown = [imitation.as_row(renderer, trajectory, read=True) for trajectory in plays]
-    if config.spelled:
-        spelling, random = spellings(tokenizer), np.random.default_rng(session.config.seed)
-        shown = [spelled(row, spelling, config.spelled, random) for row in shown]
     await _supervise(session, "pretrain", "read the worlds", config, model, shown, state)
 
 

@@ -74,7 +74,8 @@ class TextWorldEnvironment(Environment):
         objects: Things in a custom game.
         quest_length: Commands that a custom game's objective takes.
         level: Difficulty of a challenge.
-        theme: How a custom game is told: ``house`` names things as people do; ``basic`` is plain and short.
+        theme: How a custom game is told: ``house`` names things as people do; ``basic`` is plain and short;
+            ``plain`` is so too, with few different names.
         games: How many games each split holds; splits left out keep their default (`GAMES`).
         seed: Seed of the whole set of games.
         files: Own games: ``.z8`` (best with TextWorld's ``.json`` beside it) or TextWorld's ``.json`` alone.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -250,6 +251,17 @@ def test_the_plain_theme_and_the_reminder(small: dict[str, Any]) -> None:
     assert "Goal: " not in last.content, "what is over needs no reminder"
 
 
+def test_the_plain_theme_has_few_names() -> None:
+    from agentgym.environments.textworld.games import GameSettings
+    from agentgym.environments.textworld.games import make as make_game
+
+    few = re.compile(r"(?:room|box|stand|thing|snack|key|door)\d|[A-E]-(?:box|key|door)|P|")
+    games = [make_game(GameSettings(rooms=3, theme="plain"), candidate) for candidate in range(20)]
+    names = [info.name or "" for game in games if game for info in game.infos.values()]
+    assert len(names) > 100
+    assert [name for name in names if not few.fullmatch(name)] == []
+
+
 def test_own_files(story: Path, tmp_path: Path) -> None:
     for suffix in (".z8", ".json"):
         shutil.copy(story.with_suffix(suffix), tmp_path / f"mine{suffix}")
@@ -312,7 +324,7 @@ def test_damaged_cache_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"theme": "castle"}, "no TextWorld theme 'castle'; known: basic, house"),
+        ({"theme": "castle"}, "no TextWorld theme 'castle'; known: basic, house, plain"),
         ({"challenge": "chess"}, "no TextWorld challenge 'chess'"),
         ({"challenge": "treasure_hunter", "level": 31}, "from 1 to 30"),
         ({"rooms": 0}, "counts from 1"),
