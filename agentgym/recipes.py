@@ -55,7 +55,7 @@ def check_params(what: str, found: Callable[..., Any], params: Mapping[str, Any]
     Raises:
         ConfigError: a parameter is unknown, missing, of another type or not finite.
     """
-    known, types = inspect.signature(found).parameters, typing.get_type_hints(found)
+    known, types = inspect.signature(found).parameters, parameters(found)
     for key, value in params.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -74,4 +74,10 @@ def check_params(what: str, found: Callable[..., Any], params: Mapping[str, Any]
         raise ConfigError(f"{what} needs the parameters: {', '.join(missing)}")
 
 
-__all__ = ["RECIPES", "check_params", "resolve"]
+def parameters(found: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of those parameters of ``found``, a function or a class, that are annotated."""
+    types = typing.get_type_hints(getattr(found, "__init__") if inspect.isclass(found) else found)
+    return {name: types[name] for name in inspect.signature(found).parameters if name in types}
+
+
+__all__ = ["RECIPES", "check_params", "parameters", "resolve"]

@@ -158,7 +158,7 @@ def test_a_run_that_is_being_written_is_refused(stored: Path) -> None:
 @pytest.mark.parametrize(
     ("probe", "message"),
     [
-        ("letters", "no probe 'letters'; name it as module:callable"),
+        ("letters", "no probe 'letters'; known: checklist, grade, module:callable"),
         ("own_probe:none", "no probe 'own_probe:none'"),
         ("own_probe:reward", "returned a Shaper, which is no agentgym.probe.Probe"),
         ("own_probe:liar", "undeclared signals: letters"),
