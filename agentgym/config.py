@@ -325,7 +325,9 @@ def dump(config: RunConfig) -> str:
     try:
         return tomli_w.dumps(config.model_dump(exclude_none=True))
     except TypeError as error:
-        raise ConfigError(f"env.options, reward.params or reward.probes: {error}; allowed: what TOML can hold") from None
+        raise ConfigError(
+            f"env.options, reward.params or reward.probes: {error}; allowed: what TOML can hold"
+        ) from None
 
 
 def presets() -> list[str]:

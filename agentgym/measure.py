@@ -97,13 +97,13 @@ class Measuring:
             )
         return found
 
-    async def group(self, group: Group, result: Measured | None = None) -> Group:
-        """Return ``group`` with what all probes measure of it, counted in ``result``."""
+    async def group(self, group: Group, result: Measured) -> Group:
+        """Return ``group`` with what all probes measure of it, and count that in ``result``."""
         for probe in self.probes:
             found = await self.signals(probe, group)
             both = zip(group.trajectories, found, strict=True)
             group = replace(group, trajectories=tuple(replace(t, signals=t.signals + more) for t, more in both))
-            for signals in found if result else ():
+            for signals in found:
                 result.count(signals)
         return group
 

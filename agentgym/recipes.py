@@ -76,7 +76,8 @@ def check_params(what: str, found: Callable[..., Any], params: Mapping[str, Any]
 
 def parameters(found: Callable[..., Any]) -> dict[str, Any]:
     """Return the types of those parameters of ``found``, a function or a class, that are annotated."""
-    types = typing.get_type_hints(getattr(found, "__init__") if inspect.isclass(found) else found)
+    called: Any = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
+    types = typing.get_type_hints(called)
     return {name: types[name] for name in inspect.signature(found).parameters if name in types}
 
 

@@ -77,7 +77,7 @@ def _principles(given: Mapping[str, str] | None) -> Principles:
 
 
 def _skill(table: Mapping[str, Any]) -> Skill:
-    if not isinstance(table, Mapping) or set(table) != {"name", "description", "criteria"}:
+    if set(table) != {"name", "description", "criteria"}:
         raise ConfigError(f"a skill is a table with name, description and criteria; got {table!r}")
     return Skill(str(table["name"]), str(table["description"]), tuple(map(str, table["criteria"])))
 

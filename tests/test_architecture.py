@@ -20,8 +20,8 @@ LAYERS = (
     {"errors"},
     {"config", "files", "jsonlines", "ledger", "presets", "provenance", "render", "spaces", "tools", "wire"},
     {"claims", "env", "judge", "judging", "policy", "probe", "reward"},
-    {"probes", "recipes", "registry", "remote", "reopen", "rollout", "store", "store_signals", "testing", "worker", "wrappers"},
-    {"attacks", "audit", "audit_cases", "compare", "evaluate", "measure", "rescore"},
+    {"recipes", "registry", "remote", "reopen", "rollout", "store", "store_signals", "testing", "worker", "wrappers"},
+    {"attacks", "audit", "audit_cases", "compare", "evaluate", "measure", "probes", "rescore"},
     {"train"},
     {"cli", "view", "__main__"},
 )

@@ -168,18 +168,39 @@ def test_an_entry_of_a_list_is_overridden_by_its_number(words: list[str], first:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--reward.probes.2.name=x", "reward.probes.2: no such entry; allowed: one of the 2 of reward.probes, counted from 0"),
-        ("--reward.probes.0.nam=x", "reward.probes.0.nam: no such key; did you mean 'reward.probes.0.name'? allowed in [reward.probes.0]: name, params"),
-        ("--reward.probes.1.nam=x", "reward.probes.1.nam: no such key; did you mean 'reward.probes.1.name'? allowed in [reward.probes.1]: name, params"),
-        ("--reward.probes.0.name.x=x", "reward.probes.0.name.x: no such key; allowed: 'reward.probes.0.name' itself, which holds no table"),
+        (
+            "--reward.probes.2.name=x",
+            "reward.probes.2: no such entry; allowed: one of the 2 of reward.probes, counted from 0",
+        ),
+        (
+            "--reward.probes.0.nam=x",
+            "reward.probes.0.nam: no such key; did you mean 'reward.probes.0.name'? "
+            "allowed in [reward.probes.0]: name, params",
+        ),
+        (
+            "--reward.probes.1.nam=x",
+            "reward.probes.1.nam: no such key; did you mean 'reward.probes.1.name'? "
+            "allowed in [reward.probes.1]: name, params",
+        ),
+        (
+            "--reward.probes.0.name.x=x",
+            "reward.probes.0.name.x: no such key; allowed: 'reward.probes.0.name' itself, which holds no table",
+        ),
         ("--reward.probes.first.name=x", "reward.probes.first.name: no such key; allowed in [reward.probes]: 0"),
-        ("--reward.probs=[]", "reward.probs: no such key; did you mean 'reward.probes'? allowed in [reward]: params, probes, recipe"),
+        (
+            "--reward.probs=[]",
+            "reward.probs: no such key; did you mean 'reward.probes'? allowed in [reward]: params, probes, recipe",
+        ),
         ("--reward.probes=3", "reward.probes: found 3; allowed: a list of tables"),
         ("--reward.probes=[{}]", "reward.probes.0.name: missing; allowed: text"),
         ("--reward.probes.0.params=3", "reward.probes.0.params: found 3; allowed: a table"),
-        ('--reward.probes=[{name="x", parms={}}]', "reward.probes.0.parms: no such key; did you mean 'reward.probes.0.params'? allowed in [reward.probes.0]: name, params"),
+        (
+            '--reward.probes=[{name="x", parms={}}]',
+            "reward.probes.0.parms: no such key; did you mean 'reward.probes.0.params'? "
+            "allowed in [reward.probes.0]: name, params",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_an_entry_is_one_line(words: str, line: str) -> None:
     assert wrong(JUDGED, [words]) == [line]
 

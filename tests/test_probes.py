@@ -9,21 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from agentgym.reward_shapers import probes as shipped
+from agentgym.reward_shapers.asking import YES_NO
 
-pytest.importorskip("aiohttp")
-pytest.importorskip("jsonschema")
-
-from agentgym.config import RunConfig, build  # noqa: E402
-from agentgym.env import Environment  # noqa: E402
-from agentgym.errors import ConfigError, JudgeError, UnknownNameError, UsageError  # noqa: E402
-from agentgym.judge import Judge, Question  # noqa: E402
-from agentgym.judging.endpoint import endpoint  # noqa: E402
-from agentgym.judging.server import Fault, Faults, JudgeServer  # noqa: E402
-from agentgym.measure import CONCURRENCY, Measuring, each  # noqa: E402
-from agentgym.probe import OpenAt, Probe  # noqa: E402
-from agentgym.probes import resolve_probe, reward_and_probes  # noqa: E402
-from agentgym.reward_shapers import probes as shipped  # noqa: E402
-from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message  # noqa: E402
+from agentgym.config import RunConfig, build
+from agentgym.env import Environment
+from agentgym.errors import ConfigError, JudgeError, UnknownNameError, UsageError
+from agentgym.judge import Judge, Question
+from agentgym.judging.endpoint import endpoint
+from agentgym.judging.server import Fault, Faults, JudgeServer
+from agentgym.measure import CONCURRENCY, Measured, Measuring, each
+from agentgym.probe import OpenAt, Probe
+from agentgym.probes import resolve_probe, reward_and_probes
+from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 NOWHERE = {"url": "http://127.0.0.1:9/v1", "model": "none"}
 GRADE = {"samples": 1, "low": 0, "high": 10}
@@ -55,7 +53,7 @@ def words(question: Question) -> Mapping[str, Any]:
 def measured(probe: Probe, group: Group) -> Group:
     async def run() -> Group:
         async with Measuring([probe]) as measuring:
-            return await measuring.group(group)
+            return await measuring.group(group, Measured())
 
     return asyncio.run(run())
 
@@ -90,19 +88,27 @@ def test_every_shipped_probe_can_be_named() -> None:
         ("chekclist", {}, "no probe 'chekclist'; did you mean 'checklist'?"),
         ("no.module:probe", {}, "no probe 'no.module:probe': No module named"),
         ("grade", {"judge": NOWHERE, "samples": 1, "low": 0}, "probe 'grade' needs the parameters: high"),
-        ("grade", {"judge": NOWHERE, **GRADE, "hihg": 1}, "probe 'grade' has no parameter 'hihg'; did you mean 'high'?"),
-        ("checklist", {"judge": {"url": "http://x", "modl": "m"}}, "'judge' of probe 'checklist' has no parameter 'modl'; did you mean 'model'?"),
+        ("grade", {"judge": NOWHERE, **GRADE, "hihg": 1}, "'grade' has no parameter 'hihg'; did you mean 'high'?"),
+        (
+            "checklist",
+            {"judge": {"url": "http://x", "modl": "m"}},
+            "'judge' of probe 'checklist' has no parameter 'modl'; did you mean 'model'?",
+        ),
         ("checklist", {"judge": {"url": "http://x"}}, "'judge' of probe 'checklist' needs the parameters: model"),
-        ("checklist", {"judge": {**NOWHERE, "temperature": "hot"}}, "'temperature' of 'judge' of probe 'checklist' is 'hot'; it must be of type float"),
+        (
+            "checklist",
+            {"judge": {**NOWHERE, "temperature": "hot"}},
+            "'temperature' of 'judge' of probe 'checklist' is 'hot'; it must be of type float",
+        ),
         ("checklist", {"judge": {**NOWHERE, "url": "localhost"}}, "base_url starts with http"),
         ("checklist", {"judge": "http://x"}, "'judge' of probe 'checklist' is 'http://x'; it must be a table"),
         ("checklist", {}, "probe 'checklist' needs the parameters: judge"),
         ("checklist", {"judge": {**NOWHERE, "api_key_env": "NO_SUCH_KEY"}}, "set the environment variable NO_SUCH_KEY"),
         ("principles", {"judge": NOWHERE, "principles": {}}, "'principles' is empty"),
-        ("skills", {"judge": NOWHERE, "library": [{"name": "x"}]}, "a skill is a table with name, description and criteria"),
+        ("skills", {"judge": NOWHERE, "library": [{"name": "x"}]}, "a skill is a table with name, description"),
         ("verifier", {"judge": NOWHERE}, "probe 'verifier' has no parameter 'judge'"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_probe_is_said(name: str, params: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve_probe(name, params)
@@ -167,16 +173,20 @@ def test_a_judge_that_fails_leaves_its_items_unmeasured() -> None:
 
 def test_a_judge_that_is_not_open_says_so() -> None:
     with pytest.raises(UsageError, match="is not open"):
-        asyncio.run(endpoint(**NOWHERE).ask(Question("?", {"a": "b"}, {"type": "object"})))
+        asyncio.run(endpoint(**NOWHERE).ask(Question("?", {"a": "b"}, YES_NO)))
 
 
 def test_an_api_key_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "secret")
     with JudgeServer(words) as server:
         table = {"url": server.url, "model": "fake", "api_key_env": "JUDGE_KEY"}
-        assert measured(resolve_probe("grade", {"judge": table, **GRADE}), Group((episode("go"),))).trajectories[
-            0
-        ].signals[1].value == 1
+        assert (
+            measured(resolve_probe("grade", {"judge": table, **GRADE}), Group((episode("go"),)))
+            .trajectories[0]
+            .signals[1]
+            .value
+            == 1
+        )
         assert "secret" not in str(server.requests)
 
 

@@ -275,7 +275,9 @@ def _audit(
     params: _Params = None,
     probe: Annotated[
         str | None,
-        typer.Option(metavar="PROBE", help="A probe's name, or module:callable.  [default: the run's own]", show_default=False),
+        typer.Option(
+            metavar="PROBE", help="A probe's name, or module:callable.  [default: the run's own]", show_default=False
+        ),
     ] = None,
     probe_params: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of it.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Failing episodes to attack with.")] = 32,

@@ -126,8 +126,8 @@ def check(config: RunConfig) -> dict[str, int]:
     """Return how many tasks each split in use has; find out before a folder is made whether the run can begin.
 
     Raises:
-        UsageError: the environment, one of its options or splits, the reward, a probe or the model folder does not exist; or the
-            reward reads a signal that nobody measures.
+        UsageError: the environment, one of its options or splits, the reward, a probe or the model folder does not
+            exist; or the reward reads a signal that nobody measures.
     """
     if config.model.path is not None and not (Path(config.model.path) / "config.json").is_file():
         raise ConfigError(f"model.path: '{config.model.path}' is no model folder: it has no config.json")

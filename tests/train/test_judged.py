@@ -202,10 +202,10 @@ def test_a_dry_run_shows_the_probes_and_takes_overrides_of_them(
         (["--reward.probes.0.params.hihg=3"], "probe 'grade' has no parameter 'hihg'; did you mean 'high'"),
         (["--reward.probes.0.params.judge.modl=x"], "'judge' of probe 'grade' has no parameter 'modl'"),
         (["--reward.probes=[]"], "reads 'grade', which environment 'textworld' does not measure"),
-        (["--reward.recipe", "cm2"], "reads 'checklist_item', which environment 'textworld', with grade in reward.probes"),
+        (["--reward.recipe", "cm2"], "reads 'checklist_item', which environment 'textworld', with grade in reward."),
         (["--reward.probes.1.name", "grade"], "reward.probes.1: no such entry"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_before_anything_is_made(
     words: list[str],
     message: str,
