@@ -285,6 +285,15 @@ def test_wrong_value_says_what_was_found_and_what_is_allowed(key: str, value: ob
             {"train.by_component": True, "train.advantage": "gae"},
             "train.by_component: found true; allowed: false with train.advantage 'gae'",
         ),
+        (
+            {"train.omega": 0.5},
+            "train.omega: found 0.5; allowed: left out with train.advantage 'turn_rtg_loo'; gigpo and",
+        ),
+        (
+            {"train.negative.lambda0": 0.5, "train.negative.kappa": -0.75},
+            "train.negative: found lambda0 + kappa = -0.25; allowed: at least 0, or failures would be rewarded",
+        ),
+        ({"train.negative.lambda0": 0.5}, "train.negative.kappa: missing; allowed: a finite number"),
         ({"train.minibatches": 97}, "train.minibatches: found 97; allowed: at most the 96 episodes of a step"),
         ({"train.token_budget": 9}, "train.token_budget: found 9; allowed: at least model.max_context (1536)"),
         ({"pretrain.batch_tokens": 9}, "pretrain.batch_tokens: found 9; allowed: at least model.max_context"),
@@ -303,6 +312,8 @@ def test_impossible_combination_is_refused(overrides: dict[str, object], line: s
     "overrides",
     [
         {"train.group_size": 1, "train.advantage": "reinforce_pp"},
+        {"train.omega": 0.0, "train.advantage": "gigpo"},
+        {"train.negative.lambda0": 1.4, "train.negative.kappa": -0.5},
         {"warmstart.batch_tokens": 9, "warmstart.episodes": 0},
         {"pretrain.batch_tokens": 9, "pretrain.plays": 0},
         {"pretrain.batch_tokens": 9, "model.path": "some/model"},
