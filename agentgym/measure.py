@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from agentgym.env import Environment
 from agentgym.errors import UsageError
-from agentgym.probe import Probe
+from agentgym.probe import Probe, supplemented
 from agentgym.reopen import Replay
 from agentgym.store import iter_groups
 from agentgym.store_signals import Asked, Measurements, SignalsFile
@@ -102,7 +102,7 @@ class Measuring:
         for probe in self.probes:
             found = await self.signals(probe, group)
             both = zip(group.trajectories, found, strict=True)
-            group = replace(group, trajectories=tuple(replace(t, signals=t.signals + more) for t, more in both))
+            group = replace(group, trajectories=tuple(supplemented(t, more) for t, more in both))
             for signals in found:
                 result.count(signals)
         return group
