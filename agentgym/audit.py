@@ -16,7 +16,7 @@ from agentgym.attacks import Attack, Case
 from agentgym.env import Environment
 from agentgym.errors import ConfigError
 from agentgym.evaluate import wilson
-from agentgym.measure import Measured, Measuring, each
+from agentgym.measure import Measuring, each
 from agentgym.probe import Probe
 from agentgym.reward import Shaper
 from agentgym.types import Trajectory
@@ -140,7 +140,7 @@ async def _prices(shaper: Shaper, cases: Sequence[Case], measuring: Measuring) -
     async def work(item: tuple[int, Case]) -> None:
         index, case = item
         trajectories = tuple(without(trajectory, forgotten) for trajectory in case.group.trajectories)
-        group = await measuring.group(replace(case.group, trajectories=trajectories), Measured())
+        group, _ = await measuring.group(replace(case.group, trajectories=trajectories))
         ledger = shaper(group)[case.victim]
         prices[index] = ledger.total() if ledger.measured else None
 

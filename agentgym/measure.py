@@ -40,7 +40,7 @@ class Measured:
     "Of a half-written last line that was cut off."
 
     def count(self, signals: Sequence[Signal]) -> None:
-        """Count what was measured of one episode."""
+        """Count what was measured."""
         self.signals += len(signals)
         self.unmeasured += sum(signal.value is None for signal in signals)
         self.cost += sum(signal.cost for signal in signals)
@@ -97,27 +97,28 @@ class Measuring:
             )
         return found
 
-    async def group(self, group: Group, result: Measured) -> Group:
-        """Return ``group`` with what all probes measure of it, and count that in ``result``."""
+    async def group(self, group: Group) -> tuple[Group, list[Signal]]:
+        """Return ``group`` with what all probes measure of it, and that alone."""
+        measured: list[Signal] = []
         for probe in self.probes:
             found = await self.signals(probe, group)
             both = zip(group.trajectories, found, strict=True)
             group = replace(group, trajectories=tuple(supplemented(t, more) for t, more in both))
-            for signals in found:
-                result.count(signals)
-        return group
+            measured += (signal for signals in found for signal in signals)
+        return group, measured
 
     async def groups(self, groups: Sequence[Group]) -> tuple[list[Group], Measured]:
         """Return ``groups``, in order, with what all probes measure of them, and how much that was."""
-        made, result = list(groups), Measured()
+        made: list[tuple[Group, list[Signal]]] = [(group, []) for group in groups]
 
-        async def work(item: tuple[int, Group]) -> None:
-            made[item[0]] = await self.group(item[1], result)
+        async def work(number: int) -> None:
+            made[number] = await self.group(groups[number])
 
-        if self.probes:
-            await each(enumerate(groups), work)
-            result.episodes = sum(len(group.trajectories) for group in groups)
-        return made, result
+        await each(range(len(groups)), work)
+        result = Measured(episodes=sum(len(group.trajectories) for group in groups))
+        for _, signals in made:  # in order, not as they came: a sum of costs depends on it
+            result.count(signals)
+        return [group for group, _ in made], result
 
     @contextmanager
     def _world(self) -> Iterator[Replay | None]:

@@ -18,7 +18,7 @@ from agentgym.errors import ConfigError, JudgeError, UnknownNameError, UsageErro
 from agentgym.judge import Judge, Question
 from agentgym.judging.endpoint import endpoint
 from agentgym.judging.server import Fault, Faults, JudgeServer
-from agentgym.measure import CONCURRENCY, Measured, Measuring, each
+from agentgym.measure import CONCURRENCY, Measuring, each
 from agentgym.probe import OpenAt, Probe
 from agentgym.probes import resolve_probe, reward_and_probes
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
@@ -53,7 +53,7 @@ def words(question: Question) -> Mapping[str, Any]:
 def measured(probe: Probe, group: Group) -> Group:
     async def run() -> Group:
         async with Measuring([probe]) as measuring:
-            return await measuring.group(group, Measured())
+            return (await measuring.group(group))[0]
 
     return asyncio.run(run())
 
