@@ -7,19 +7,19 @@ and their defences on these attacks; it says nothing of attacks that nobody thou
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agentgym.attacks import Attack, Case
+from agentgym.env import Environment
 from agentgym.errors import ConfigError
 from agentgym.evaluate import wilson
-from agentgym.measure import CONCURRENCY, entered, measured
+from agentgym.measure import Measuring, each
 from agentgym.probe import Probe
 from agentgym.reward import Shaper
-from agentgym.types import Group, Trajectory
+from agentgym.types import Trajectory
 
 ORACLE = "oracle"
 """The one that is no attack: an expert's episode, which ought to be paid more than a failing one."""
@@ -101,13 +101,19 @@ def trials(cases: Sequence[Case], attacks: Iterable[Attack]) -> list[Trial]:
 
 
 async def audit(
-    shaper: Shaper, trials: Sequence[Trial], *, probes: Sequence[Probe] = (), above: float | None = None
+    shaper: Shaper,
+    trials: Sequence[Trial],
+    *,
+    probes: Sequence[Probe] = (),
+    above: float | None = None,
+    make_environment: Callable[[], Environment] | None = None,
 ) -> Audit:
     """Price each trial and the honest episode it was made from; return how often each attack pays.
 
     Args:
         probes: measure what the world does not. Their signals are measured anew for every episode.
         above: price above which an attack has worked; None: what the honest episode is paid.
+        make_environment: gives a world like the one the episodes were played in, for probes that reopen it.
 
     Raises:
         ConfigError: the reward reads a signal that neither the world nor the probes measure.
@@ -116,9 +122,9 @@ async def audit(
     cases = list(dict.fromkeys(trial.case for trial in trials))
     world = {signal.name for case in cases for t in case.group.trajectories for signal in t.signals}
     shaper.require(world.union(*(probe.signals for probe in probes)), "the world, or a probe that was named,")
-    async with entered(*probes):
-        honest = dict(zip(cases, await _prices(shaper, cases, probes), strict=True))
-        paid = await _prices(shaper, [trial.attacked for trial in trials], probes)
+    async with Measuring(probes, make_environment) as measuring:
+        honest = dict(zip(cases, await _prices(shaper, cases, measuring), strict=True))
+        paid = await _prices(shaper, [trial.attacked for trial in trials], measuring)
     by_attack: dict[str, list[tuple[float | None, float | None]]] = {}
     for trial, price in zip(trials, paid, strict=True):
         by_attack.setdefault(trial.attack, []).append((honest[trial.case], price))
@@ -126,32 +132,24 @@ async def audit(
     return Audit(shaper.name, tuple(probe.name for probe in probes), len(cases), above, findings)
 
 
-async def _prices(shaper: Shaper, cases: Sequence[Case], probes: Sequence[Probe]) -> list[float | None]:
-    """Return what each case's victim is paid; None where that is not known."""
+async def _prices(shaper: Shaper, cases: Sequence[Case], measuring: Measuring) -> list[float | None]:
+    """Return what each case's victim is paid; None where that is not known. What was measured before is forgotten."""
     prices: list[float | None] = [None] * len(cases)
-    queue = iter(enumerate(cases))
+    forgotten = frozenset[str]().union(*(probe.signals for probe in measuring.probes))
 
-    async def work() -> None:
-        for index, case in queue:
-            ledger = shaper(await _measured(case.group, probes))[case.victim]
-            prices[index] = ledger.total() if ledger.measured else None
+    async def work(item: tuple[int, Case]) -> None:
+        index, case = item
+        trajectories = tuple(without(trajectory, forgotten) for trajectory in case.group.trajectories)
+        group, _ = await measuring.group(replace(case.group, trajectories=trajectories))
+        ledger = shaper(group)[case.victim]
+        prices[index] = ledger.total() if ledger.measured else None
 
-    await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+    await each(enumerate(cases), work)
     return prices
 
 
-async def _measured(group: Group, probes: Sequence[Probe]) -> Group:
-    """Return ``group`` as ``probes`` measure it, one after the other; what they measured before is forgotten."""
-    forgotten = frozenset[str]().union(*(probe.signals for probe in probes))
-    group = replace(group, trajectories=tuple(_without(t, forgotten) for t in group.trajectories))
-    for probe in probes:
-        found = await measured(probe, group)
-        both = zip(group.trajectories, found, strict=True)
-        group = replace(group, trajectories=tuple(replace(t, signals=t.signals + more) for t, more in both))
-    return group
-
-
-def _without(trajectory: Trajectory, names: frozenset[str]) -> Trajectory:
+def without(trajectory: Trajectory, names: Collection[str]) -> Trajectory:
+    """Return ``trajectory`` without its signals of these ``names``."""
     return replace(trajectory, signals=tuple(signal for signal in trajectory.signals if signal.name not in names))
 
 
@@ -182,4 +180,4 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-__all__ = ["ORACLE", "Audit", "Finding", "Trial", "audit", "trials"]
+__all__ = ["ORACLE", "Audit", "Finding", "Trial", "audit", "trials", "without"]

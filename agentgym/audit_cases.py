@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 from agentgym import registry
 from agentgym.attacks import Case
-from agentgym.audit import ORACLE, Trial
+from agentgym.audit import ORACLE, Trial, without
 from agentgym.config import RunConfig
 from agentgym.errors import StoredRunError, UsageError
 from agentgym.evaluate import succeeded
@@ -52,10 +52,13 @@ PLAYED: Mapping[str, Choose] = {
 """What is played in the world beside the honest episode."""
 
 
-def stored_cases(path: Path, success: str, *, limit: int, step: int | None = None) -> list[Case]:
+def stored_cases(
+    path: Path, success: str, *, limit: int, step: int | None = None, judged: Collection[str] = ()
+) -> list[Case]:
     """Return a failing episode of each of at most ``limit`` groups of the run in ``path``, as it was recorded.
 
-    What probes measured later is left out, so that nothing but the world's own signals outlives an attack.
+    What probes measured is left out, so that nothing but the world's own signals outlives an attack: what they added
+    to the run later, and the signals ``judged``, which they measured while it trained.
 
     Raises:
         StoredRunError: there is no run, or no episode in it that failed.
@@ -66,7 +69,7 @@ def stored_cases(path: Path, success: str, *, limit: int, step: int | None = Non
     for episodes in iter_groups(path):
         if step not in (None, episodes[0].step):
             continue
-        group = Group(tuple(episode.trajectory for episode in episodes), episodes[0].step)
+        group = Group(tuple(without(episode.trajectory, judged) for episode in episodes), episodes[0].step)
         results = [succeeded(trajectory, success) for trajectory in group.trajectories]
         if False in results:
             failing.append((group, results.index(False)))

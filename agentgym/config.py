@@ -30,6 +30,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 WITHOUT_SIBLINGS = frozenset({"gae", "reinforce_pp"})
 "Advantage estimators that take a group of one; all others compare siblings."
 
+COMPARE_STATES = ("gigpo", "gigpo_loo")
+"Advantage estimators that read train.omega."
+
 
 class Section(BaseModel):
     """A table of the configuration: frozen, closed, and strict about types (a whole number is a number)."""
@@ -90,6 +93,15 @@ class PolicyConfig(Section):
     "Seconds one answer may take before the episode counts as lost to the infrastructure."
 
 
+class ProbeConfig(Section):
+    """Something that measures episodes once they have been played, such as a judge."""
+
+    name: str
+    "Name of a probe of `agentgym.reward_shapers.probes`, or module:callable."
+    params: dict[str, Any] = {}
+    "Passed to the probe, which checks them. A judge is a table: url, model and what else `endpoint` takes."
+
+
 class RewardConfig(Section):
     """What is paid."""
 
@@ -97,6 +109,8 @@ class RewardConfig(Section):
     "Name of a recipe of `agentgym.reward_shapers`."
     params: dict[str, Any] = {}
     "Passed to the recipe, which checks them."
+    probes: list[ProbeConfig] = []
+    "Measure each group after its rollouts, in this order, before it is priced."
 
 
 class AuditConfig(Section):
@@ -144,6 +158,15 @@ class WarmstartConfig(Section):
     "Epochs without a better held-out loss before it stops."
 
 
+class NegativeConfig(Section):
+    """Negative advantages times min(lambda0 + kappa * share of the group that succeeds, 1); see `NegativeScaling`."""
+
+    lambda0: NotNegative
+    "The factor where none succeeds."
+    kappa: Annotated[float, Field(allow_inf_nan=False)]
+    "What it gains where all do."
+
+
 class TrainConfig(Section):
     """The reinforcement steps."""
 
@@ -177,6 +200,10 @@ class TrainConfig(Section):
     "Discount of one turn."
     lam: Fraction = 1.0
     "Mixing of generalised advantages, read by estimators that have a value to bootstrap from."
+    omega: NotNegative = 1.0
+    "Weight of the part of GiGPO that compares states."
+    negative: NegativeConfig | None = None
+    "Tones down negative advantages where few of a group succeed; left out: they are taken as they are."
     by_component: bool = False
     "Whether each reward component is normalised on its own before they are summed."
     scale: Literal["none", "group", "batch"] = "batch"
@@ -276,6 +303,8 @@ def build(data: Mapping[str, Any], overrides: Overrides = ()) -> RunConfig:
         path = key.split(".")
         if _field(path) is None:
             problems.append(_unknown(path))
+        elif absent := _absent(raw, path):
+            problems.append(absent)
         else:
             _put(raw, path, _parsed(path, value))
     try:
@@ -296,7 +325,9 @@ def dump(config: RunConfig) -> str:
     try:
         return tomli_w.dumps(config.model_dump(exclude_none=True))
     except TypeError as error:
-        raise ConfigError(f"env.options or reward.params: {error}; allowed: what TOML can hold") from None
+        raise ConfigError(
+            f"env.options, reward.params or reward.probes: {error}; allowed: what TOML can hold"
+        ) from None
 
 
 def presets() -> list[str]:
@@ -338,6 +369,12 @@ def _impossible_train(train: TrainConfig) -> Iterator[str]:
             yield f"train.group_size: found {train.group_size}; allowed: at least 2, {reason}"
         if train.scale == "group":
             yield f"train.group_size: found {train.group_size}; allowed: at least 2 with train.scale 'group'"
+    if train.omega != TrainConfig.model_fields["omega"].default and train.advantage not in COMPARE_STATES:
+        allowed = f"left out with train.advantage '{train.advantage}'; {' and '.join(COMPARE_STATES)} read it"
+        yield f"train.omega: found {train.omega:g}; allowed: {allowed}"
+    if train.negative and (least := train.negative.lambda0 + train.negative.kappa) < 0:
+        reason = "or failures would be rewarded where all succeed"
+        yield f"train.negative: found lambda0 + kappa = {least:g}; allowed: at least 0, {reason}"
     if train.by_component and train.advantage == "gae":
         yield "train.by_component: found true; allowed: false with train.advantage 'gae', which values the sum"
     if train.minibatches > (episodes := train.groups * train.group_size):
@@ -359,7 +396,13 @@ def _read(source: str | Path) -> dict[str, Any]:
 
 
 def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+    return {key: _copied(value) for key, value in data.items()}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _copy(value)
+    return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
 def _pairs(overrides: Overrides) -> Iterator[tuple[str, object]]:
@@ -384,12 +427,30 @@ def _pairs(overrides: Overrides) -> Iterator[tuple[str, object]]:
             raise ConfigError(f"{key}: found nothing after --{key}; allowed: {_allowed(field)}")
 
 
-def _put(raw: dict[str, Any], path: Sequence[str], value: object) -> None:
-    for part in path[:-1]:
-        if not isinstance(raw.get(part), dict):
-            raw[part] = {}
-        raw = raw[part]
-    raw[path[-1]] = value
+def _put(raw: Any, path: Sequence[str], value: object) -> None:
+    *above, last = path
+    for part in above:
+        key = int(part) if isinstance(raw, list) else part
+        if isinstance(raw, dict):
+            raw.setdefault(key, {})
+        if not isinstance(raw[key], (dict, list)):
+            raw[key] = {}
+        raw = raw[key]
+    raw[int(last) if isinstance(raw, list) else last] = value
+
+
+def _absent(raw: Any, path: Sequence[str]) -> str:
+    """Return the line for an entry of a list in ``raw`` that is not there; nothing where all are."""
+    for depth, part in enumerate(path):
+        if isinstance(raw, list):
+            if not (part.isdecimal() and int(part) < len(raw)):
+                place, whole = ".".join(path[: depth + 1]), ".".join(path[:depth])
+                return f"{place}: no such entry; allowed: one of the {len(raw)} of {whole}, counted from 0"
+            raw = raw[int(part)]
+        else:
+            entries = _entry(_field(path[: depth + 1])) is not None
+            raw = raw.get(part, [] if entries else {}) if isinstance(raw, dict) else {}
+    return ""
 
 
 def _parsed(path: Sequence[str], value: object) -> object:
@@ -405,7 +466,7 @@ def _parsed(path: Sequence[str], value: object) -> object:
             return kind(value)
         if kind is bool:
             return {"true": True, "false": False}.get(value.lower(), value)
-        if kind is dict or len(path) > len(_declared(path)):
+        if kind is dict or _entry(field) or len(path) > len(_declared(path)):
             return tomllib.loads(f"value = {value}")["value"]
     except (ValueError, tomllib.TOMLDecodeError):
         return value
@@ -414,30 +475,34 @@ def _parsed(path: Sequence[str], value: object) -> object:
 
 def _declared(path: Sequence[str]) -> list[str]:
     """Return the part of ``path`` that the schema names; what follows a free-form table is the table's own."""
-    section: Any = RunConfig
-    for depth, part in enumerate(path):
-        if not (isinstance(section, type) and issubclass(section, Section)):
+    for depth in range(1, len(path) + 1):
+        field = _field(path[:depth])
+        if field is None or _kind(field) is dict:
             return list(path[:depth])
-        if part not in section.model_fields:
-            return list(path[:depth])
-        section = _kind(section.model_fields[part])
     return list(path)
 
 
-def _field(path: Sequence[str]) -> FieldInfo | None:
-    """Return the field at ``path``, for a key inside a free-form table that table's field, or None."""
-    section: type[BaseModel] = RunConfig
-    for depth, part in enumerate(path):
-        field = section.model_fields.get(part)
-        if field is None or depth == len(path) - 1:
-            return field
-        kind = _kind(field)
-        if kind is dict:
-            return field if all(path) else None
-        if not issubclass(kind, Section):
-            return None
-        section = kind
-    return None
+def _field(path: Sequence[str], section: type[BaseModel] | None = None) -> FieldInfo | None:
+    """Return the field at ``path``, for a key inside a free-form table or an entry of a list that one's, or None."""
+    name, *rest = path
+    field = (section or RunConfig).model_fields.get(name)
+    if field is None or not rest:
+        return field
+    kind = _kind(field)
+    if kind is dict:
+        return field if all(rest) else None
+    if (entry := _entry(field)) is not None:
+        number, *rest = rest
+        if not number.isdecimal() or not rest:
+            return field if number.isdecimal() else None
+        kind = entry
+    return _field(rest, kind) if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _entry(field: FieldInfo | None) -> type[Section] | None:
+    """Return the section that each entry of a list is, where ``field`` holds such a list."""
+    kind = _kind(field) if field else None
+    return get_args(kind)[0] if get_origin(kind) is list else None
 
 
 def _kind(field: FieldInfo) -> Any:
@@ -450,23 +515,28 @@ def _kind(field: FieldInfo) -> Any:
     return dict if get_origin(kind) is dict else kind
 
 
-def _keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+def _keys(number: str, section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+    """Yield every key of the schema; of lists, those of the entry ``number``."""
     for name, field in section.model_fields.items():
-        kind = _kind(field)
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield from _keys(kind, f"{prefix}{name}.")
+        kind, entry = _kind(field), _entry(field)
+        if entry is not None:
+            yield from _keys(number, entry, f"{prefix}{name}.{number}.")
+            yield f"{prefix}{name}.{number}"
+        elif isinstance(kind, type) and issubclass(kind, Section):
+            yield from _keys(number, kind, f"{prefix}{name}.")
         yield prefix + name
 
 
 def _unknown(path: list[str]) -> str:
     """Return the line for a key the schema does not have, with the nearest that it has."""
-    known = [name.split(".") for name in _keys()]
+    number = next((part for part in path if part.isdecimal()), "0")
+    known = [name.split(".") for name in _keys(number)]
     section = next(path[:depth] for depth in range(len(path) - 1, -1, -1) if not depth or path[:depth] in known)
     siblings = {name[-1]: name for name in known if name[:-1] == section}
     if not siblings:
         return f"{'.'.join(path)}: no such key; allowed: '{'.'.join(section)}' itself, which holds no table"
     wrong = path[len(section)]
-    elsewhere = [name for name in known if name[-1] == path[-1]]
+    elsewhere = [name for name in known if name[-1] == path[-1] and number not in name]
     near = [siblings[name] for name in difflib.get_close_matches(wrong, siblings, n=1)] or elsewhere
     wanted = [".".join([*name, *path[len(name) :]]) for name in near]
     hint = f" did you mean {' or '.join(map(repr, wanted))}?" if near else ""
@@ -479,6 +549,9 @@ def _lines(error: ValidationError) -> Iterator[str]:
         path = [str(part) for part in problem["loc"]]
         if problem["type"] == "extra_forbidden":
             yield _unknown(path)
+        elif problem["type"] == "missing":
+            field = _field(path)
+            yield f"{'.'.join(path)}: missing; allowed: {_allowed(field) if field else problem['msg']}"
         elif problem["type"] == "value_error":
             yield from str(problem["ctx"]["error"]).splitlines()
         else:
@@ -493,6 +566,8 @@ def _allowed(field: FieldInfo) -> str:
     optional = " (or left out)" if kind is not field.annotation and type(None) in get_args(field.annotation) else ""
     if get_origin(kind) is Literal:
         return " or ".join(f"'{choice}'" for choice in get_args(kind)) + optional
+    if _entry(field) is not None:
+        return "a list of tables"
     words = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}.get(kind, "a table")
     return f"{words}{_bounds(field)}{optional}"
 
@@ -517,15 +592,18 @@ def _constraints(field: FieldInfo) -> Iterator[Any]:
 
 
 __all__ = [
+    "COMPARE_STATES",
     "WITHOUT_SIBLINGS",
     "AuditConfig",
     "CheckpointConfig",
     "EnvConfig",
     "EvalConfig",
     "ModelConfig",
+    "NegativeConfig",
     "Overrides",
     "PolicyConfig",
     "PretrainConfig",
+    "ProbeConfig",
     "RewardConfig",
     "RunConfig",
     "Section",

@@ -1,22 +1,24 @@
-"""Measuring a stored run again: a probe over its groups, what it finds added to the run's folder."""
+"""Measuring groups by probes: those of a training step, of an audit, or of a stored run, whose folder keeps it."""
 
 from __future__ import annotations
 
 import asyncio
-import pkgutil
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
-from agentgym.errors import ConfigError, UnknownNameError, UsageError
-from agentgym.probe import Probe
-from agentgym.recipes import check_params
-from agentgym.reward import Shaper
+from agentgym.env import Environment
+from agentgym.errors import UsageError
+from agentgym.probe import Probe, supplemented
+from agentgym.reopen import Replay
 from agentgym.store import iter_groups
 from agentgym.store_signals import Asked, Measurements, SignalsFile
 from agentgym.types import Group, Signal
+
+T = TypeVar("T")
 
 CONCURRENCY = 8
 """Groups that are measured at the same time; a judge's client has a limit of its own."""
@@ -24,7 +26,7 @@ CONCURRENCY = 8
 
 @dataclass(slots=True)
 class Measured:
-    """What came of measuring a run."""
+    """What came of measuring."""
 
     episodes: int = 0
     "Measured now."
@@ -37,38 +39,132 @@ class Measured:
     dropped_bytes: int = 0
     "Of a half-written last line that was cut off."
 
+    def count(self, signals: Sequence[Signal]) -> None:
+        """Count what was measured."""
+        self.signals += len(signals)
+        self.unmeasured += sum(signal.value is None for signal in signals)
+        self.cost += sum(signal.cost for signal in signals)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
         return asdict(self)
 
 
-def resolve_probe(name: str, params: Mapping[str, Any]) -> Probe:
-    """Return the probe that ``module:callable`` makes of ``params``.
+class Measuring:
+    """Probes at work on groups, a few groups at a time. Open it with ``async with``.
 
-    Raises:
-        UnknownNameError: there is nothing of that name.
-        ConfigError: it takes other parameters, or what it makes is no probe.
+    Args:
+        probes: measure each group one after the other, so that a later one reads what the earlier ones said.
+        make_environment: gives a world like the one the episodes were played in, for probes that reopen it; None: there
+            is none.
     """
-    if ":" not in name:
-        raise UnknownNameError(f"no probe '{name}'; name it as module:callable, where the callable returns a probe")
+
+    def __init__(self, probes: Sequence[Probe], make_environment: Callable[[], Environment] | None = None) -> None:
+        self.probes = tuple(probes)
+        self._make_environment = make_environment
+        self._worlds: list[Replay] = []
+        "Those that nobody is using."
+        self._opened = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as opened:
+            opened.callback(self._close_worlds)
+            for probe in self.probes:
+                if isinstance(probe, AbstractAsyncContextManager):
+                    await opened.enter_async_context(probe)
+            self._opened = opened.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._opened.aclose()
+
+    async def signals(self, probe: Probe, group: Group) -> list[tuple[Signal, ...]]:
+        """Return what ``probe`` measures of ``group``, checked.
+
+        Raises:
+            UsageError: it did not answer for each trajectory, emitted a signal that it does not declare, or needs
+                something that the episodes do not hold.
+        """
+        with self._world() as open_at:
+            found = await probe(group, open_at)
+        undeclared = {signal.name for signals in found for signal in signals} - probe.signals
+        if len(found) != len(group.trajectories) or undeclared:
+            raise UsageError(
+                f"probe '{probe.name}' answered for {len(found)} of {len(group.trajectories)} trajectories, with "
+                f"undeclared signals: {', '.join(sorted(undeclared)) or 'none'}"
+            )
+        return found
+
+    async def group(self, group: Group) -> tuple[Group, list[Signal]]:
+        """Return ``group`` with what all probes measure of it, and that alone."""
+        measured: list[Signal] = []
+        for probe in self.probes:
+            found = await self.signals(probe, group)
+            both = zip(group.trajectories, found, strict=True)
+            group = replace(group, trajectories=tuple(supplemented(t, more) for t, more in both))
+            measured += (signal for signals in found for signal in signals)
+        return group, measured
+
+    async def groups(self, groups: Sequence[Group]) -> tuple[list[Group], Measured]:
+        """Return ``groups``, in order, with what all probes measure of them, and how much that was."""
+        made: list[tuple[Group, list[Signal]]] = [(group, []) for group in groups]
+
+        async def work(number: int) -> None:
+            made[number] = await self.group(groups[number])
+
+        await each(range(len(groups)), work)
+        result = Measured(episodes=sum(len(group.trajectories) for group in groups))
+        for _, signals in made:  # in order, not as they came: a sum of costs depends on it
+            result.count(signals)
+        return [group for group, _ in made], result
+
+    @contextmanager
+    def _world(self) -> Iterator[Replay | None]:
+        if self._make_environment is None:
+            yield None
+            return
+        world = self._worlds.pop() if self._worlds else Replay(self._make_environment)
+        try:
+            yield world
+        finally:
+            self._worlds.append(world)
+
+    def _close_worlds(self) -> None:
+        while self._worlds:
+            self._worlds.pop().close()
+
+
+async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Do ``work`` on each of ``items``, `CONCURRENCY` at a time. The first that fails ends all."""
+    queue = iter(items)
+
+    async def some() -> None:
+        for item in queue:
+            await work(item)
+
+    workers = [asyncio.ensure_future(some()) for _ in range(CONCURRENCY)]
     try:
-        found = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UnknownNameError(f"no probe '{name}': {error}") from error
-    if not callable(found):
-        raise ConfigError(f"probe '{name}' is a {type(found).__name__}, not something that returns a probe")
-    check_params(f"probe '{name}'", found, params)
-    made = found(**params)
-    if isinstance(made, Shaper) or not (callable(made) and hasattr(made, "name") and hasattr(made, "signals")):
-        raise ConfigError(f"'{name}' returned a {type(made).__name__}, which is no agentgym.probe.Probe")
-    return cast(Probe, made)
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def measure(path: Path, probe: Probe, asked: Asked, *, again: bool = False) -> Measured:
+async def measure(
+    path: Path,
+    probe: Probe,
+    asked: Asked,
+    *,
+    again: bool = False,
+    make_environment: Callable[[], Environment] | None = None,
+) -> Measured:
     """Measure the episodes of the run in ``path`` by ``probe``, and add what it finds to the run's signals.
 
     A group is measured whole, since a probe may compare siblings, and left out where all of it was measured before,
-    unless ``again``. What had no value is asked for again.
+    unless ``again``. What had no value is asked for again. ``make_environment`` is that of `Measuring`.
 
     Raises:
         StoredRunError: there is no run, a line is damaged, or another process writes the run.
@@ -87,55 +183,17 @@ async def measure(path: Path, probe: Probe, asked: Asked, *, again: bool = False
                 else:
                     yield Group(tuple(before.merged(trajectory) for trajectory in stored), episodes[0].step)
 
-        queue = wanted()
+        async with Measuring([probe], make_environment) as measuring:
 
-        async def work() -> None:
-            for group in queue:
-                for trajectory, signals in zip(group.trajectories, await measured(probe, group), strict=True):
+            async def work(group: Group) -> None:
+                found = await measuring.signals(probe, group)
+                for trajectory, signals in zip(group.trajectories, found, strict=True):
                     file.append(asked, trajectory, signals)
-                    _count(result, signals)
+                    result.count(signals)
+                result.episodes += len(found)
 
-        async with entered(probe):
-            await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+            await each(wanted(), work)
     return result
 
 
-async def measured(probe: Probe, group: Group) -> list[tuple[Signal, ...]]:
-    """Return what ``probe`` measures of ``group``, checked.
-
-    Raises:
-        UsageError: it did not answer for each trajectory, or emitted a signal that it does not declare.
-    """
-    found = await probe(group)
-    undeclared = {signal.name for signals in found for signal in signals} - probe.signals
-    if len(found) != len(group.trajectories) or undeclared:
-        raise UsageError(
-            f"probe '{probe.name}' answered for {len(found)} of {len(group.trajectories)} trajectories, with "
-            f"undeclared signals: {', '.join(sorted(undeclared)) or 'none'}"
-        )
-    return found
-
-
-@asynccontextmanager
-async def entered(*probes: Probe) -> AsyncIterator[None]:
-    """Enter those of ``probes`` that are asynchronous context managers, and leave them in the end."""
-    if not probes:
-        yield
-        return
-    first, *others = probes
-    async with entered(*others):
-        if isinstance(first, AbstractAsyncContextManager):
-            async with first:
-                yield
-        else:
-            yield
-
-
-def _count(result: Measured, signals: Sequence[Signal]) -> None:
-    result.episodes += 1
-    result.signals += len(signals)
-    result.unmeasured += sum(signal.value is None for signal in signals)
-    result.cost += sum(signal.cost for signal in signals)
-
-
-__all__ = ["CONCURRENCY", "Measured", "entered", "measure", "measured", "resolve_probe"]
+__all__ = ["CONCURRENCY", "Measured", "Measuring", "each", "measure"]

@@ -6,7 +6,9 @@ Neither prices anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
 from agentgym.env import Environment
@@ -43,4 +45,11 @@ class Probe(Protocol):
         """
 
 
-__all__ = ["OpenAt", "Probe"]
+def supplemented(trajectory: Trajectory, signals: Sequence[Signal]) -> Trajectory:
+    """Return ``trajectory`` with ``signals``, which take the place of those of the same name, turn and item."""
+    places = {(signal.name, signal.turn, signal.item) for signal in signals}
+    kept = (signal for signal in trajectory.signals if (signal.name, signal.turn, signal.item) not in places)
+    return replace(trajectory, signals=(*kept, *signals))
+
+
+__all__ = ["OpenAt", "Probe", "supplemented"]

@@ -1,7 +1,7 @@
 """What was measured of a stored run after it: ``signals.jsonl`` in its folder, one episode and probe a line.
 
-Lines are only added. For each episode the last line of a probe counts, and its signals come after the recorded ones,
-so that they win where both measured the same. A line says which episode it was measured on by more than its name: an
+Lines are only added. For each episode the last line of a probe counts, and its signals come after the recorded ones and
+take their place where both measured the same. A line says which episode it was measured on by more than its name: an
 episode that was dropped and played again under the same name is another one.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from agentgym.files import AppendFile, FolderLock
 from agentgym.jsonlines import SCHEMA, LineReader, line
+from agentgym.probe import supplemented
 from agentgym.types import Signal, Trajectory
 from agentgym.wire import signal_from_json, signal_to_json
 
@@ -54,11 +55,9 @@ class Measurements:
 
     def merged(self, trajectory: Trajectory) -> Trajectory:
         """Return ``trajectory`` with what was measured of it since."""
-        records = self._current(trajectory)
-        if not records:
-            return trajectory
-        since = tuple(signal_from_json(data) for record in records for data in record["signals"])
-        return replace(trajectory, signals=trajectory.signals + since)
+        for record in self._current(trajectory):
+            trajectory = supplemented(trajectory, [signal_from_json(data) for data in record["signals"]])
+        return trajectory
 
     def holds(self, trajectory: Trajectory, asked: Asked) -> bool:
         """Return whether ``asked`` has been measured of ``trajectory``, all of it with a value."""

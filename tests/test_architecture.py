@@ -21,7 +21,7 @@ LAYERS = (
     {"config", "files", "jsonlines", "ledger", "presets", "provenance", "render", "spaces", "tools", "wire"},
     {"claims", "env", "judge", "judging", "policy", "probe", "reward"},
     {"recipes", "registry", "remote", "reopen", "rollout", "store", "store_signals", "testing", "worker", "wrappers"},
-    {"attacks", "audit", "audit_cases", "compare", "evaluate", "measure", "rescore"},
+    {"attacks", "audit", "audit_cases", "compare", "evaluate", "measure", "probes", "rescore"},
     {"train"},
     {"cli", "view", "__main__"},
 )

@@ -99,7 +99,9 @@ def test_the_last_measurement_wins(stored: Path, capsys: pytest.CaptureFixture[s
     measured(stored, capsys, "--params", "factor=2.0")
     assert value(stored, "gb/0") == 8
     measured(stored, capsys, probe="overrules")
-    assert value(stored, "ga/0", "won") == 0.25  # after the recorded one, at the same place
+    assert value(stored, "ga/0", "won") == 0.25  # in the place of the recorded one
+    (first, *_), *_ = (group.trajectories for group, _ in groups(stored))
+    assert sorted(signal.name for signal in first.signals) == ["letters", "won"]  # each counts once
 
 
 def test_score_reads_what_was_measured_since(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +160,7 @@ def test_a_run_that_is_being_written_is_refused(stored: Path) -> None:
 @pytest.mark.parametrize(
     ("probe", "message"),
     [
-        ("letters", "no probe 'letters'; name it as module:callable"),
+        ("letters", "no probe 'letters'; known: checklist, grade, module:callable"),
         ("own_probe:none", "no probe 'own_probe:none'"),
         ("own_probe:reward", "returned a Shaper, which is no agentgym.probe.Probe"),
         ("own_probe:liar", "undeclared signals: letters"),

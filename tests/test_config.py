@@ -116,6 +116,7 @@ def test_none_is_only_ever_a_default() -> None:
         (["--env.options.t", "[1, 2]"], "env.options", {"t": [1, 2]}),
         (["--env.options", "{level = 2}"], "env.options", {"level": 2}),
         (["--reward.params.progress", "0.5"], "reward.params", {"progress": 0.5}),
+        (["--env.options.a.0.b", "1"], "env.options", {"a": {"0": {"b": 1}}}),
     ],
 )
 def test_override_is_read_by_the_fields_type(words: list[str], key: str, value: object) -> None:
@@ -137,6 +138,71 @@ def test_overrides_may_be_a_mapping_and_leave_the_data_alone() -> None:
     assert made.env.options == {"level": 1, "name": "x"}
     assert (made.train.steps, made.train.gamma) == (4, 0.5)
     assert data == {"env": {"options": {"level": 1}}}
+
+
+JUDGED = {"reward": {"probes": [{"name": "grade", "params": {"low": 0}}, {"name": "m:own"}]}}
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        (["--reward.probes.0.name", "5"], {"name": "5", "params": {"low": 0}}),
+        (["--reward.probes.0.params.low=1"], {"name": "grade", "params": {"low": 1}}),
+        (
+            ["--reward.probes.0.params.judge.url=http://x/v1"],
+            {"name": "grade", "params": {"low": 0, "judge": {"url": "http://x/v1"}}},
+        ),
+        (["--reward.probes.0.params", "{high = 2}"], {"name": "grade", "params": {"high": 2}}),
+        (['--reward.probes.0={name = "x"}'], {"name": "x", "params": {}}),
+        (['--reward.probes=[{name = "x"}]'], {"name": "x", "params": {}}),
+    ],
+)
+def test_an_entry_of_a_list_is_overridden_by_its_number(words: list[str], first: dict[str, Any]) -> None:
+    probes = build(JUDGED, words).reward.probes
+    assert probes[0].model_dump() == first
+    assert [probe.name for probe in probes[1:]] == (["m:own"] if ".0" in words[0] else [])
+    assert JUDGED["reward"]["probes"][0] == {"name": "grade", "params": {"low": 0}}  # the data is left alone
+    assert build(tomllib.loads(dump(build(JUDGED, words)))) == build(JUDGED, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            "--reward.probes.2.name=x",
+            "reward.probes.2: no such entry; allowed: one of the 2 of reward.probes, counted from 0",
+        ),
+        (
+            "--reward.probes.0.nam=x",
+            "reward.probes.0.nam: no such key; did you mean 'reward.probes.0.name'? "
+            "allowed in [reward.probes.0]: name, params",
+        ),
+        (
+            "--reward.probes.1.nam=x",
+            "reward.probes.1.nam: no such key; did you mean 'reward.probes.1.name'? "
+            "allowed in [reward.probes.1]: name, params",
+        ),
+        (
+            "--reward.probes.0.name.x=x",
+            "reward.probes.0.name.x: no such key; allowed: 'reward.probes.0.name' itself, which holds no table",
+        ),
+        ("--reward.probes.first.name=x", "reward.probes.first.name: no such key; allowed in [reward.probes]: 0"),
+        (
+            "--reward.probs=[]",
+            "reward.probs: no such key; did you mean 'reward.probes'? allowed in [reward]: params, probes, recipe",
+        ),
+        ("--reward.probes=3", "reward.probes: found 3; allowed: a list of tables"),
+        ("--reward.probes=[{}]", "reward.probes.0.name: missing; allowed: text"),
+        ("--reward.probes.0.params=3", "reward.probes.0.params: found 3; allowed: a table"),
+        (
+            '--reward.probes=[{name="x", parms={}}]',
+            "reward.probes.0.parms: no such key; did you mean 'reward.probes.0.params'? "
+            "allowed in [reward.probes.0]: name, params",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_entry_is_one_line(words: str, line: str) -> None:
+    assert wrong(JUDGED, [words]) == [line]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +285,15 @@ def test_wrong_value_says_what_was_found_and_what_is_allowed(key: str, value: ob
             {"train.by_component": True, "train.advantage": "gae"},
             "train.by_component: found true; allowed: false with train.advantage 'gae'",
         ),
+        (
+            {"train.omega": 0.5},
+            "train.omega: found 0.5; allowed: left out with train.advantage 'turn_rtg_loo'; gigpo and",
+        ),
+        (
+            {"train.negative.lambda0": 0.5, "train.negative.kappa": -0.75},
+            "train.negative: found lambda0 + kappa = -0.25; allowed: at least 0, or failures would be rewarded",
+        ),
+        ({"train.negative.lambda0": 0.5}, "train.negative.kappa: missing; allowed: a finite number"),
         ({"train.minibatches": 97}, "train.minibatches: found 97; allowed: at most the 96 episodes of a step"),
         ({"train.token_budget": 9}, "train.token_budget: found 9; allowed: at least model.max_context (1536)"),
         ({"pretrain.batch_tokens": 9}, "pretrain.batch_tokens: found 9; allowed: at least model.max_context"),
@@ -237,6 +312,8 @@ def test_impossible_combination_is_refused(overrides: dict[str, object], line: s
     "overrides",
     [
         {"train.group_size": 1, "train.advantage": "reinforce_pp"},
+        {"train.omega": 0.0, "train.advantage": "gigpo"},
+        {"train.negative.lambda0": 1.4, "train.negative.kappa": -0.5},
         {"warmstart.batch_tokens": 9, "warmstart.episodes": 0},
         {"pretrain.batch_tokens": 9, "pretrain.plays": 0},
         {"pretrain.batch_tokens": 9, "model.path": "some/model"},

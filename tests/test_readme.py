@@ -1,6 +1,7 @@
 """What the documents say can be done, can be done.
 
-Python blocks run, each in a fresh process and an empty folder (one with ``...`` in place of code is only parsed);
+Python blocks run, each in a fresh process and an empty folder (one with ``...`` in place of code is only parsed); TOML
+blocks could be trained from;
 commands name targets and subcommands that exist; links point at files that are there.
 """
 
@@ -51,6 +52,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
                     yield block.place, words
 
 
+TOML = [block for block in blocks() if block.language == "toml"]
 PYTHON = [block for block in blocks() if block.language == "python"]
 MAKE = sorted({(place, word) for place, words in commands() if words[0] == "make" for word in words[1:]})
 AGENTGYM = sorted({(place, words[1]) for place, words in commands() if Path(words[0]).name == "agentgym"})
@@ -94,6 +96,16 @@ def test_python_block_runs(block: Block, tmp_path: Path) -> None:
         command = [sys.executable, "-c", block.text]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{block.place}:\n{done.stderr}"
+
+
+@pytest.mark.parametrize("block", TOML, ids=[block.place for block in TOML])
+def test_toml_block_is_a_run_that_could_begin(block: Block, tmp_path: Path) -> None:
+    pytest.importorskip("textworld")
+    pytest.importorskip("aiohttp")
+    (tmp_path / "run.toml").write_text(block.text, encoding="utf-8")
+    command = [Path(sys.executable).parent / "agentgym", "train", "run.toml", "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{block.place}:\n{done.stderr}"
 
 
 @pytest.mark.parametrize(("name", "target"), LINKS)

@@ -126,7 +126,7 @@ def _evaluate(
 
 @app.command("list")
 def _catalogue(json: _Json = False) -> None:
-    """List environments, presets, rewards and advantage estimators."""
+    """List environments, presets, rewards, probes and advantage estimators."""
     from .describe import everything
     from .show import catalogue as shown
     from .show import emit
@@ -202,7 +202,7 @@ def _score(
 @app.command("probe")
 def _probe(
     run: _Run,
-    probe: Annotated[str, typer.Option(metavar="MODULE:CALLABLE", help="What returns the probe.")],
+    probe: Annotated[str, typer.Option(metavar="PROBE", help="A probe's name, or module:callable.")],
     params: Annotated[
         list[str] | None, typer.Option("--params", metavar="KEY=VALUE", help="A parameter of the probe; repeatable.")
     ] = None,
@@ -274,7 +274,10 @@ def _audit(
     ] = None,
     params: _Params = None,
     probe: Annotated[
-        str | None, typer.Option(metavar="MODULE:CALLABLE", help="What returns the probe.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="PROBE", help="A probe's name, or module:callable.  [default: the run's own]", show_default=False
+        ),
     ] = None,
     probe_params: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of it.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Failing episodes to attack with.")] = 32,

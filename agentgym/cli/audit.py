@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.attacks import attacks
-from agentgym.audit import ORACLE, Audit, audit, trials
+from agentgym.audit import ORACLE, Audit, Trial, audit, trials
 from agentgym.audit_cases import played_trials, stored_cases, world_cases
 from agentgym.config import RunConfig, build
 from agentgym.errors import UsageError, unknown_name
-from agentgym.measure import resolve_probe
+from agentgym.probe import Probe
+from agentgym.probes import resolve_probe, resolve_probes
 from agentgym.recipes import resolve
+from agentgym.remote import WorkerPool
+from agentgym.reward import Shaper
 from agentgym.store import read_config
 
 from .options import parsed
@@ -31,6 +34,7 @@ class Asked:
     reward: str | None = None
     params: Sequence[str] = ()
     probe: str | None = None
+    "Measures in place of the run's own."
     probe_params: Sequence[str] = ()
     episodes: int = 32
     step: int | None = None
@@ -50,10 +54,12 @@ def examine(asked: Asked) -> dict[str, Any]:
         raise UsageError("name either a run folder or a world: agentgym reward audit RUN, or --env textworld")
     config = _configured(asked)
     shaper = resolve(config.reward.recipe, config.reward.params)
+    own = resolve_probes(config.reward.probes)
     params = parsed(asked.probe_params, "--probe-params")
-    probes = [resolve_probe(asked.probe, params)] if asked.probe else []
+    probes = [resolve_probe(asked.probe, params)] if asked.probe else own
     if asked.run is not None:
-        cases = stored_cases(asked.run, config.eval.success, limit=asked.episodes, step=asked.step)
+        judged = frozenset[str]().union(*(probe.signals for probe in own))
+        cases = stored_cases(asked.run, config.eval.success, limit=asked.episodes, step=asked.step, judged=judged)
     else:
         cases = world_cases(config, limit=asked.episodes)
     tried = trials(cases, attacks()) + (played_trials(config, cases) if asked.play else [])
@@ -62,14 +68,23 @@ def examine(asked: Asked) -> dict[str, Any]:
         if name not in families:
             raise unknown_name("attack", name, families)
     tried = [trial for trial in tried if not asked.only or trial.attack.partition(":")[0] in asked.only]
-    return asyncio.run(audit(shaper, tried, probes=probes, above=asked.above)).as_dict()
+    return _audited(config, shaper, tried, probes, asked.above).as_dict()
 
 
 def audited(config: RunConfig) -> Audit:
     """Return the audit of the reward that ``config`` would train on, in the world it would train in."""
     cases = world_cases(config, limit=config.audit.tasks)
     tried = list(chain(trials(cases, attacks()), played_trials(config, cases)))
-    return asyncio.run(audit(resolve(config.reward.recipe, config.reward.params), tried))
+    shaper, probes = resolve(config.reward.recipe, config.reward.params), resolve_probes(config.reward.probes)
+    return _audited(config, shaper, tried, probes)
+
+
+def _audited(
+    config: RunConfig, shaper: Shaper, tried: Sequence[Trial], probes: Sequence[Probe], above: float | None = None
+) -> Audit:
+    env = config.env
+    with WorkerPool(env.id, env.options, workers=env.workers, call_timeout_s=env.call_timeout_s) as pool:
+        return asyncio.run(audit(shaper, tried, probes=probes, above=above, make_environment=pool.environment))
 
 
 def shown(found: Mapping[str, Any]) -> None:
@@ -101,7 +116,7 @@ def _configured(asked: Asked) -> RunConfig:
         data["env"] |= {"id": asked.env, "options": {}}
     data["env"]["options"] |= parsed(asked.options)
     if asked.reward is not None:
-        data["reward"] = {"recipe": asked.reward, "params": {}}
+        data["reward"] |= {"recipe": asked.reward, "params": {}}
     data["reward"]["params"] |= parsed(asked.params, "--params")
     return build(data)
 

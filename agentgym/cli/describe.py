@@ -16,6 +16,7 @@ from agentgym import registry
 from agentgym.config import presets
 from agentgym.env import Environment
 from agentgym.errors import MissingExtraError, UnknownNameError
+from agentgym.probes import PROBES
 from agentgym.recipes import RECIPES
 from agentgym.types import Task
 
@@ -28,7 +29,7 @@ _LONGEST = 1000
 
 
 def everything() -> dict[str, Any]:
-    """Return environments, presets, rewards and estimators: name, one line, and what else a list shows.
+    """Return environments, presets, rewards, probes and estimators: name, one line, and what else a list shows.
 
     A reward's ``published`` says whether it is the composition of a paper; a list shows the others first.
     """
@@ -36,6 +37,7 @@ def everything() -> dict[str, Any]:
         "environments": [_listed(name) for name in registry.ENVIRONMENTS],
         "presets": [{"name": name, "summary": _preset(name)} for name in presets()],
         "rewards": _rewards(),
+        "probes": _probes(),
         "estimators": _estimators(),
     }
 
@@ -84,19 +86,20 @@ def _preset(name: str) -> str:
 
 def _rewards() -> list[dict[str, Any]]:
     recipes, published = pkgutil.resolve_name(RECIPES), pkgutil.resolve_name(PUBLISHED).__all__
-    listed = []
-    for name in sorted(recipes.__all__, key=lambda name: (name in published, name)):
-        recipe = getattr(recipes, name)
-        signature = inspect.signature(recipe)
-        listed.append(
-            {
-                "name": name,
-                "summary": _first_line(recipe),
-                "published": name in published,
-                "params": {key: parameter.default for key, parameter in signature.parameters.items()},
-            }
-        )
-    return listed
+    names = sorted(recipes.__all__, key=lambda name: (name in published, name))
+    return [_callable(recipes, name) | {"published": name in published} for name in names]
+
+
+def _probes() -> list[dict[str, Any]]:
+    probes = pkgutil.resolve_name(PROBES)
+    return [_callable(probes, name) for name in sorted(probes.__all__)]
+
+
+def _callable(module: types.ModuleType, name: str) -> dict[str, Any]:
+    """Return what a list shows of a function of ``module``: its name, first line, and parameters with defaults."""
+    found = getattr(module, name)
+    params = {key: parameter.default for key, parameter in inspect.signature(found).parameters.items()}
+    return {"name": name, "summary": _first_line(found), "params": params}
 
 
 def _estimators() -> list[dict[str, Any]]:

@@ -12,21 +12,29 @@ from agentgym.errors import UsageError
 def parsed(words: Iterable[str], flag: str = "--option") -> dict[str, Any]:
     """Return ``["rooms=3", "challenge=custom"]`` as a dictionary; what is no TOML value is text.
 
+    A dotted key reaches into a table, as in TOML: ``judge.model=small``.
+
     Raises:
         UsageError: a word, typed after ``flag``, is not of the form ``key=value``.
 
-    >>> parsed(["rooms=3", "challenge=custom", "games={test=5}"])
-    {'rooms': 3, 'challenge': 'custom', 'games': {'test': 5}}
+    >>> parsed(["rooms=3", "challenge=custom", "games={test=5}", "games.valid=2"])
+    {'rooms': 3, 'challenge': 'custom', 'games': {'test': 5, 'valid': 2}}
     """
     options: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not (key and equals):
             raise UsageError(f"{flag} {word}: found no value; write {flag} {key or 'key'}=value")
+        *tables, last = key.split(".")
+        place = options
+        for table in tables:
+            place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"{flag} {word}: '{table}' is {place!r}, which holds no '{last}'")
         try:
-            options[key] = tomllib.loads(f"value = {value}")["value"]
+            place[last] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            options[key] = value
+            place[last] = value
     return options
 
 

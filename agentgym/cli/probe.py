@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentgym.measure import measure, resolve_probe
+from agentgym.measure import measure
+from agentgym.probes import resolve_probe
+from agentgym.remote import WorkerPool
+from agentgym.store import read_config
 from agentgym.store_signals import Asked
 
 from .options import parsed
@@ -17,7 +20,9 @@ def probe(run: Path, name: str, words: Sequence[str], *, again: bool) -> dict[st
     """Measure the run in ``run`` by the probe ``name`` and return what came of it."""
     params = parsed(words, "--params")
     made = resolve_probe(name, params)
-    found = asyncio.run(measure(run, made, Asked(name, params, made.name), again=again))
+    asked, env = Asked(name, params, made.name), read_config(run).env
+    with WorkerPool(env.id, env.options, workers=env.workers, call_timeout_s=env.call_timeout_s) as pool:
+        found = asyncio.run(measure(run, made, asked, again=again, make_environment=pool.environment))
     return {"run": str(run), "probe": made.name} | found.as_dict()
 
 

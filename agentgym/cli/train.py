@@ -20,7 +20,7 @@ from agentgym import registry
 from agentgym.config import RunConfig
 from agentgym.errors import AgentgymError, ConfigError, MissingExtraError, StoredRunError, UsageError, missing_extra
 from agentgym.files import replace
-from agentgym.recipes import resolve
+from agentgym.probes import reward_and_probes
 from agentgym.store import CONFIG, LOCK, RunFolder, read_config, read_summary
 
 from .app import INTERRUPTED
@@ -126,9 +126,9 @@ def check(config: RunConfig) -> dict[str, int]:
     """Return how many tasks each split in use has; find out before a folder is made whether the run can begin.
 
     Raises:
-        UsageError: the environment, one of its options or splits, the reward or the model folder does not exist.
+        UsageError: the environment, one of its options or splits, the reward, a probe or the model folder does not
+            exist; or the reward reads a signal that nobody measures.
     """
-    resolve(config.reward.recipe, config.reward.params)
     if config.model.path is not None and not (Path(config.model.path) / "config.json").is_file():
         raise ConfigError(f"model.path: '{config.model.path}' is no model folder: it has no config.json")
     splits = [config.train.split, config.eval.final_split]
@@ -136,6 +136,7 @@ def check(config: RunConfig) -> dict[str, int]:
     splits += [config.eval.split] if config.eval.every else []
     environment = registry.make(config.env.id, **config.env.options)
     try:
+        reward_and_probes(config, environment.metadata.get("signals"))
         return {split: len(environment.tasks(split)) for split in dict.fromkeys(splits)}
     finally:
         environment.close()

@@ -104,8 +104,8 @@ def variance_collapsed(series: Mapping[str, Reals], limits: Limits) -> Bools:
 
 
 def judges_fail(series: Mapping[str, Reals], limits: Limits) -> Bools:
-    """Much of what was to be priced was not measured."""
-    return series["unmeasured"] > limits.unmeasured
+    """Much of what was to be priced, or of what the probes were asked, was not measured."""
+    return (series["unmeasured"] > limits.unmeasured) | (series["judge/unmeasured"] > limits.unmeasured)
 
 
 RULES: Mapping[str, tuple[Rule, str]] = {
@@ -127,6 +127,7 @@ READS = (
     "groups",
     "groups_without_variance",
     "unmeasured",
+    "judge/unmeasured",
 )
 """Names of the metrics that the rules read."""
 

@@ -62,6 +62,7 @@ class Crediting:
     name: str
     gamma: float = 1.0
     lam: float = 1.0
+    omega: float = 1.0
     by_component: bool = False
     scale: Scale = "none"
     negative: NegativeScaling | None = None
@@ -87,6 +88,7 @@ def advantages(
         name=crediting.name,
         gamma=crediting.gamma,
         lam=crediting.lam,
+        omega=crediting.omega,
         by_component=crediting.by_component,
         scale=crediting.scale,
         baseline=baseline,

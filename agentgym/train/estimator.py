@@ -188,6 +188,15 @@ class EstimatorProbe:
         )
 
 
+def probe(folder: str, token_budget: int = 8192) -> EstimatorProbe:
+    """Return the probe of the estimator that was saved in ``folder``, as a configuration names it.
+
+    Raises:
+        ConfigError: the folder holds no estimator.
+    """
+    return EstimatorProbe(load(folder, token_budget=token_budget))
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """How long an estimator is trained, and in what steps."""
@@ -256,4 +265,5 @@ __all__ = [
     "fit",
     "last_tokens",
     "load",
+    "probe",
 ]

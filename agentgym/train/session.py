@@ -15,8 +15,10 @@ from agentgym import registry
 from agentgym.config import RunConfig
 from agentgym.errors import StoredRunError
 from agentgym.evaluate import Evaluation, evaluate
+from agentgym.measure import Measuring
 from agentgym.policy import Policy, sample_seed
 from agentgym.policy.embedded import EmbeddedPolicy
+from agentgym.probe import Probe
 from agentgym.remote import WorkerPool
 from agentgym.rollout import Deadlines, Request, Rollouts, completed
 from agentgym.store import RunFolder
@@ -104,6 +106,10 @@ class Session:
             yield rollouts
         finally:
             rollouts.close()
+
+    def measuring(self, probes: Sequence[Probe]) -> Measuring:
+        """Return the means to measure episodes by ``probes``, which may reopen their worlds."""
+        return Measuring(probes, self._pool.environment)
 
     def policy(self, model: Any, tokenizer: Any, *, version: int = 0) -> EmbeddedPolicy:
         """Return the engine around ``model``."""

@@ -7,6 +7,7 @@ goes on from its last commit as if nothing had happened.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -17,13 +18,14 @@ import numpy as np
 from agentgym.config import RunConfig
 from agentgym.errors import InfrastructureError
 from agentgym.evaluate import summarise
+from agentgym.measure import Measured, Measuring
 from agentgym.policy import sample_seed
 from agentgym.policy.embedded import EmbeddedPolicy
-from agentgym.recipes import resolve
+from agentgym.probes import reward_and_probes
 from agentgym.render import Renderer
 from agentgym.rollout import Rollouts, completed, group_requests
 from agentgym.store import RunFolder, read_metrics
-from agentgym.train.advantage import ESTIMATORS, TurnBaseline
+from agentgym.train.advantage import ESTIMATORS, NegativeScaling, TurnBaseline
 from agentgym.train.alarms import Alarm, alarms, as_metrics, read_alarms, vital_signs
 from agentgym.train.batch import Row, looking_ahead, rows
 from agentgym.train.credit import Crediting, Priced, advantages, has_signal, price, value_targets, viable
@@ -46,19 +48,15 @@ class Trainer:
         observer: is told what happens as it happens.
 
     Raises:
-        UsageError: the configuration asks for an environment, a reward or an option that does not exist.
+        UsageError: the configuration asks for an environment, a reward, a probe or an option that does not exist.
     """
 
     def __init__(self, config: RunConfig, run: RunFolder, *, observer: Observer | None = None) -> None:
         self.config = config
-        self._shaper = resolve(config.reward.recipe, config.reward.params)
         self._session = Session(config, run, observer or Quiet())
-        metadata = self._session.environment.metadata
-        if "signals" in metadata:
-            self._shaper.require({"reward", *metadata["signals"]}, f"environment '{config.env.id}'")
-        self._crediting = Crediting(
-            config.train.advantage, config.train.gamma, config.train.lam, config.train.by_component, config.train.scale
-        )
+        emitted = self._session.environment.metadata.get("signals")
+        self._shaper, self._probes = reward_and_probes(config, emitted)
+        self._crediting = _crediting(config)
         self._baseline = TurnBaseline(gamma=config.train.gamma)
         self._sampling = Sampling(config.policy.temperature, config.policy.max_tokens)
         self._before: dict[str, Any] = {}
@@ -89,12 +87,13 @@ class Trainer:
             if phase != "train":
                 self._before = await warmstart(session, model, tokenizer, state)
                 state = None
-            await self._reinforce(model, tokenizer, state)
+            async with session.measuring(self._probes) as measuring:
+                await self._reinforce(model, tokenizer, state, measuring)
             return self._summary(await session.measure(model, tokenizer, "after"))
         finally:
             session.close()
 
-    async def _reinforce(self, model: Any, tokenizer: Any, state: State | None) -> None:
+    async def _reinforce(self, model: Any, tokenizer: Any, state: State | None, measuring: Measuring) -> None:
         """Take the configured steps."""
         config = self.config
         updates = config.train.steps * config.train.epochs * config.train.minibatches
@@ -125,7 +124,7 @@ class Trainer:
                 self._announce(step)
                 while step < config.train.steps:
                     step += 1
-                    metrics = await self._step(step, tasks, rollouts, policy, learner)
+                    metrics = await self._step(step, tasks, rollouts, measuring, policy, learner)
                     self._session.record("train", step, metrics | self._watch(step, metrics, say=True))
                     if config.eval.every and step % config.eval.every == 0:
                         await self._session.evaluate(policy, config.eval.split, config.eval.games, "during", step)
@@ -152,9 +151,15 @@ class Trainer:
         self._session.observer.advance(step)
 
     async def _step(
-        self, step: int, tasks: Sequence[Task], rollouts: Rollouts, policy: EmbeddedPolicy, learner: Learner
+        self,
+        step: int,
+        tasks: Sequence[Task],
+        rollouts: Rollouts,
+        measuring: Measuring,
+        policy: EmbeddedPolicy,
+        learner: Learner,
     ) -> Metrics:
-        """Roll out, price, credit, learn; return what was measured."""
+        """Roll out, measure, price, credit, learn; return what was measured."""
         config = self.config.train
         started, decoded, read = time.monotonic(), policy.seconds, policy.tokens
         requests = [
@@ -172,7 +177,9 @@ class Trainer:
         outcomes = await rollouts.run(requests)
         rolled = time.monotonic()
         siblings = 2 if ESTIMATORS[config.advantage].compares else 1
-        priced = price(self._shaper, _groups(outcomes, step, siblings))
+        groups, found = await measuring.groups(_groups(outcomes, step, siblings))
+        judged = time.monotonic()
+        priced = price(self._shaper, groups)
         self._session.run.append_episodes(step, [(p.group, p.ledgers) for p in priced])
         batch, kept = self._credit(priced, learner, policy.renderer)
         learned: Metrics = await in_thread(partial(self._learn, learner, batch, step))
@@ -182,11 +189,13 @@ class Trainer:
         spent = {
             "decode": policy.seconds - decoded,
             "worlds": rolled - started - (policy.seconds - decoded),
+            **({"judge": judged - rolled} if self._probes else {}),
             "learn": learned.pop("seconds", 0.0),
         }
         spent["other"] = ended - started - sum(spent.values())
         return (
             _reported(priced, self.config.eval.success)
+            | (_asked(found) if self._probes else {})
             | learned
             | {f"share/{name}": seconds / (ended - started) for name, seconds in spent.items()}
             | {
@@ -282,12 +291,35 @@ class Trainer:
         return summary
 
 
+def _crediting(config: RunConfig) -> Crediting:
+    train = config.train
+    return Crediting(
+        train.advantage,
+        train.gamma,
+        train.lam,
+        train.omega,
+        train.by_component,
+        train.scale,
+        negative=NegativeScaling(train.negative.lambda0, train.negative.kappa) if train.negative else None,
+        success=config.eval.success,
+    )
+
+
 def _groups(outcomes: Sequence[Outcome], step: int, least: int) -> list[Group]:
     """Return the groups of at least so many rollouts that say something about the policy."""
     siblings: dict[str, list[Trajectory]] = {}
     for trajectory in viable(completed(outcomes)):
         siblings.setdefault(trajectory.group_id, []).append(trajectory)
     return [Group(tuple(group), step) for _, group in sorted(siblings.items()) if len(group) >= least]
+
+
+def _asked(found: Measured) -> Metrics:
+    """Return what the probes brought and cost; ``judge/unmeasured`` is the share of it that has no value."""
+    return {
+        "judge/signals": float(found.signals),
+        "judge/unmeasured": found.unmeasured / found.signals if found.signals else math.nan,
+        "judge/cost": found.cost,
+    }
 
 
 def _reported(priced: Sequence[Priced], success: str) -> Metrics:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from agentgym.train.observer import Observer, Quiet
 
-SHARES = {"decode": "cyan", "worlds": "green", "learn": "magenta", "other": "bright_black"}
+SHARES = {"decode": "cyan", "worlds": "green", "judge": "yellow", "learn": "magenta", "other": "bright_black"}
 """What a step's time goes to, and the colour of each."""
 EPOCHS = ("pretrain", "warmstart")
 """Kinds of measurement that come once an epoch of supervised learning, in the order of a run."""
@@ -333,7 +333,7 @@ def _columns() -> Table:
 
 def _time(metrics: Metrics, width: int) -> list[RenderableType]:
     """Return who waited for whom in the last step: one stacked bar, and its legend."""
-    parts = [(name, max(0.0, metrics.get(f"share/{name}") or 0.0)) for name in SHARES]
+    parts = [(name, max(0.0, metrics.get(f"share/{name}") or 0.0)) for name in SHARES if f"share/{name}" in metrics]
     if not any(share for _, share in parts):
         return []
     bar, legend = Text("time  ", no_wrap=True), Text("      ", no_wrap=True)

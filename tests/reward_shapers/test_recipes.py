@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -15,6 +16,10 @@ OWN = signal("own", scope="turn")
 
 def own(weight: float) -> Shaper:
     return weight * OWN
+
+
+def listed(parts: Sequence[float], named: Mapping[str, float] | None = None, any: object = None) -> Shaper:
+    return sum(parts) * OWN
 
 
 def not_a_reward() -> int:
@@ -34,6 +39,8 @@ def not_a_reward() -> int:
         ("direct", {}, "0.1*grounded + 0.3*progress + won"),
         (f"{__name__}:OWN", {}, "own"),
         (f"{__name__}:own", {"weight": 0.5}, "0.5*own"),
+        (f"{__name__}:listed", {"parts": [1, 0.5], "named": {"a": 1}, "any": ["x", {"y": 2}]}, "1.5*own"),
+        (f"{__name__}:listed", {"parts": (1.0,), "named": None}, "1*own"),
     ],
 )
 def test_names_resolve(name: str, params: dict[str, object], printed: str):
@@ -65,6 +72,29 @@ def test_an_unknown_name_is_refused(name: str):
         ("dense", {"outcome": 1}, "must be of type str"),
         ("dense", {"progress": math.nan}, "'progress' of reward 'dense' is nan; it must be a finite number"),
         ("gated", {"threshold": math.inf}, "finite"),
+        (f"{__name__}:listed", {"parts": 1.0}, "'parts' of reward '.*:listed' is 1.0; it must be a list"),
+        (f"{__name__}:listed", {"parts": "ab"}, "'parts' of reward '.*:listed' is 'ab'; it must be a list"),
+        (
+            f"{__name__}:listed",
+            {"parts": [1, "x"]},
+            "entry 1 of parameter 'parts' of .* is 'x'; it must be of type float",
+        ),
+        (
+            f"{__name__}:listed",
+            {"parts": [0.5, math.nan]},
+            "entry 1 of parameter 'parts' of .* is nan; it must be a fin",
+        ),
+        (f"{__name__}:listed", {"parts": [], "named": [1.0]}, "'named' of .* is \\[1.0\\]; it must be a table"),
+        (
+            f"{__name__}:listed",
+            {"parts": [], "named": {"a": True}},
+            "'a' in parameter 'named' of .* is True; it must be of",
+        ),
+        (
+            f"{__name__}:listed",
+            {"parts": [], "any": [[{"b": math.inf}]]},
+            "'b' in entry 0 of entry 0 of parameter 'any'",
+        ),
         (f"{__name__}:own", {}, "needs the parameters: weight"),
         (f"{__name__}:OWN", {"weight": 1.0}, "takes no parameters; got: weight"),
         ("os:", {}, "is a module, not a Shaper"),

@@ -127,6 +127,24 @@ def test_every_estimator_trains(tiny: Tiny, train_here: Train, tmp_path: Path, n
     assert not same(weights(tmp_path, "warmstart"), weights(tmp_path))
 
 
+def test_the_weight_of_states_and_of_failures_reach_the_loss(
+    reference: Path, tiny: Tiny, train_here: Train, tmp_path: Path
+) -> None:
+    """Without its states GiGPO is leave-one-out, and a factor of 1 tones nothing down: to the bit, and not else."""
+    start = {"model__path": str(reference / "warmstart"), "warmstart__episodes": 0, "train__steps": 1, "eval__every": 0}
+    runs: dict[str, dict[str, Any]] = {
+        "rloo": {"train__advantage": "rloo"},
+        "states left out": {"train__advantage": "gigpo_loo", "train__omega": 0.0},
+        "states": {"train__advantage": "gigpo_loo"},
+        "failures as they are": {"train__advantage": "rloo", "train__negative": {"lambda0": 1.0, "kappa": 0.5}},
+        "failures left out": {"train__advantage": "rloo", "train__negative": {"lambda0": 0.0, "kappa": 0.0}},
+    }
+    for name, settings in runs.items():
+        train_here(tmp_path / name, tiny(**start, **settings))
+    alike = [name for name in runs if same(weights(tmp_path / name), weights(tmp_path / "rloo"))]
+    assert alike == ["rloo", "states left out", "failures as they are"]
+
+
 @pytest.mark.parametrize("name", ["gae", "reinforce_pp"])
 def test_estimators_that_compare_nobody_train_on_single_episodes(
     tiny: Tiny, train_here: Train, tmp_path: Path, name: str

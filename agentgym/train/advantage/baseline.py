@@ -93,7 +93,7 @@ class TurnBaseline:
 
 
 def columns(
-    group: GroupRewards, *, gamma: float, lam: float, baseline: TurnBaseline | None
+    group: GroupRewards, *, gamma: float, lam: float, baseline: TurnBaseline | None, omega: float = 1.0
 ) -> dict[str, tuple[float, Cells]]:
     """Return weight and cells of each component, or of their sum where a critic takes part."""
     turns = group.alive_GT.shape[1]
@@ -110,6 +110,7 @@ def columns(
             measured_GT,
             gamma,
             lam,
+            omega,
             values_GT=group.values_GT,
             bootstrap_G=end_G,
             prior_T=prior_T,

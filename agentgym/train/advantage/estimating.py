@@ -66,6 +66,7 @@ def estimate(
     name: str = "turn_rtg_loo",
     gamma: float = 1.0,
     lam: float = 1.0,
+    omega: float = 1.0,
     by_component: bool = False,
     scale: Scale = "none",
     baseline: TurnBaseline | None = None,
@@ -86,6 +87,8 @@ def estimate(
 
     ``baseline`` is read by ``turn_rtg_loo`` and not changed; call its ``update`` afterwards.
 
+    ``omega`` is the weight of the part that compares states, read by ``gigpo`` and ``gigpo_loo``.
+
     ``negative`` tones down what is negative in the end, group by group.
 
     Raises:
@@ -105,7 +108,7 @@ def estimate(
     for group in groups:
         _check_group(group, name, by_component, baseline)
 
-    grids = [columns(group, gamma=gamma, lam=lam, baseline=baseline) for group in groups]
+    grids = [columns(group, gamma=gamma, lam=lam, omega=omega, baseline=baseline) for group in groups]
     parts = [{c: _part(estimator, cells, weight) for c, (weight, cells) in grid.items()} for grid in grids]
     if not by_component:
         parts = [{SUM: _total(part)} for part in parts]

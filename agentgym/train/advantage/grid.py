@@ -110,6 +110,8 @@ class Cells:
     measured_GT: Bools | None = None
     gamma: float = 1.0
     lam: float = 1.0
+    omega: float = 1.0
+    "Weight of the part that compares states, 1 as published (GiGPO)."
     values_GT: Reals | None = None
     bootstrap_G: Reals | None = None
     "Added after the last turn of a rollout; 0 where the episode terminated."

@@ -20,9 +20,6 @@ from agentgym.train.advantage.grid import (
     whole_known,
 )
 
-OMEGA = 1.0
-"""Weight of the part that compares states, as published."""
-
 
 def coded(signatures: Sequence[Sequence[Hashable]]) -> Codes:
     """Return a code for each turn of each rollout (G, T), equal where the signatures are; −1 where there is no turn.
@@ -47,7 +44,7 @@ def gigpo_leave_one_out(cells: Cells) -> Reals:
     return_GT = returns_to_go(cells.ahead_GT, cells.gamma)
     step_GT = np.where(count_GT > 0, return_GT - sum_GT / np.maximum(count_GT, 1), 0.0)
     step_GT = snapped(np.where(whole_known(cells), step_GT, 0.0), return_GT)
-    return leave_one_out(cells) + OMEGA * step_GT
+    return leave_one_out(cells) + cells.omega * step_GT
 
 
 def gigpo(cells: Cells) -> Reals:
@@ -62,7 +59,7 @@ def gigpo(cells: Cells) -> Reals:
     episode_GT = snapped(np.where(known_GT, return_G - mean, 0.0), return_G)
     return_GT = returns_to_go(cells.ahead_GT, cells.gamma)
     step_GT = return_GT - _mean_of(_state_keys(cells), return_GT, rest_known(cells))
-    return episode_GT + OMEGA * snapped(np.where(known_GT, step_GT, 0.0), return_GT)
+    return episode_GT + cells.omega * snapped(np.where(known_GT, step_GT, 0.0), return_GT)
 
 
 def rtmc(cells: Cells) -> Reals:
@@ -120,4 +117,4 @@ def _visits_of_others(cells: Cells) -> tuple[Reals, Reals]:
     return all_sum - own_sum, all_count - own_count
 
 
-__all__ = ["OMEGA", "coded", "gigpo", "gigpo_leave_one_out", "rtmc"]
+__all__ = ["coded", "gigpo", "gigpo_leave_one_out", "rtmc"]
