@@ -32,7 +32,8 @@ class Tournament:
     ``draw`` says in what order they enter: by ``lot``, which hangs on their ids alone, or in the ``order`` of the
     group, as in the authors' code, where all but a round robin then depend on who stands first.
 
-    An answer without content plays no match and shares the last place. Who has no place has a cause.
+    An answer without content plays no match and has the very last place, N − 1, however many share it. Who has no
+    place has a cause.
 
     Raises:
         UnknownNameError: another bracket or draw.
@@ -75,7 +76,7 @@ class Tournament:
             notes: list[list[Signal]] = [matches[number] for number in players]
             places = await self._play(entrants, notes)
         by_member = dict(zip(players, places, strict=True))
-        last = (len(players) + len(empty) - 1) / 2
+        last = float(len(empty) - 1)
         return [
             (self._place(last if why else by_member[number], why, matches[number], len(empty)), *matches[number])
             for number, why in enumerate(empty)
@@ -123,7 +124,8 @@ def ranked(ties: Ties = "mean", *, name: str = "rank") -> Shaper:
 
     ``mean`` pays ``1 − place/(N − 1)``, equals sharing the mean of their places; ``min`` pays ``(max − r)/(max − 1)``
     of ranks r that give equals the best of theirs, and 0 to all where all are equal, as the authors' code does after
-    a round robin and in anchor mode. N counts those with a place; with fewer than two it is unmeasured.
+    a round robin and in anchor mode. N counts those with a place; with fewer than two it is unmeasured. The very last
+    place among all siblings pays 0 however many have it: only answers without content share it.
 
     Raises:
         UnknownNameError: another way with ties.
@@ -173,6 +175,7 @@ def _rewards(place_G: NDArray[np.float64], ties: Ties) -> NDArray[np.float64]:
     else:
         worst = np.searchsorted(known, known[-1])
         reward_G = (worst - below_G) / worst if worst else np.zeros(len(place_G))
+    reward_G = np.where(place_G >= len(place_G) - 1, 0.0, reward_G)  # no tie of real answers reaches so far down
     return np.where(np.isnan(place_G), np.nan, reward_G)
 
 
