@@ -227,8 +227,7 @@ def likely(floor: float) -> Shaper:
 def grpo_lambda(alpha: float, pass_rate: float, unit: Unit = "tokens", outcome: str = "won") -> Shaper:
     """Return GRPO-λ: the outcome, less a penalty on length where the group succeeds at least so often.
 
-    Keeps *sign consistency*. Breaks *validity*: outcomes that are not known are left out of the group's share and
-    mean.
+    Keeps *sign consistency*.
     """
     return conditional_length(outcome_of(outcome), alpha=alpha, pass_rate=pass_rate, unit=unit)
 
