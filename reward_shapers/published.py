@@ -77,6 +77,8 @@ _REDUCERS = {"mean": mean, "median": median, "worst": least}
 def posterior(worst: float = 0.0, best: float = 10.0, outcome: str = "won") -> Shaper:
     """Return Posterior-GRPO: the outcome, and the grade of the way there where that succeeds.
 
+    `mixes.posterior` takes the reward of the format as well, which is a world's own.
+
     Keeps *sign consistency*.
     """
     return posterior_of(outcome_of(outcome), graded(low=worst, high=best))
@@ -175,8 +177,8 @@ def carr(alpha: float = 0.3, shipped: bool = False, outcome: str = "won") -> Sha
     return mix(outcome_of(outcome), rubric(), alpha=alpha)
 
 
-def scribe(weight: float, adds: Adds = "mean", outcome: str = "won") -> Shaper:
-    """Return SCRIBE: the outcome, and at each turn how well the skill it called for was done.
+def scribe(weight: float, adds: Adds, outcome: str = "won") -> Shaper:
+    """Return SCRIBE: the outcome, and at each turn how well the skill it called for was done, by ``mean`` or ``all``.
 
     Breaks *bounded*: every turn that is done well is paid.
     """

@@ -167,7 +167,7 @@ EXAMPLES: dict[str, Shaper | tuple[Shaper, ...]] = {
     "published.rlvrr": published.rlvrr(0.6, 0.4),
     "published.robust": published.robust(0.6, 2),
     "published.sar": published.sar(),
-    "published.scribe": published.scribe(0.5),
+    "published.scribe": published.scribe(0.5, "mean"),
     "published.sophiavl": published.sophiavl(),
     "published.ssl": published.ssl(0.5, tiers.QUARTERS, (0, 0.2, 0.5, 1)),
     "published.verpo": published.verpo(0.2, 0.1, 0.5, 0.9),

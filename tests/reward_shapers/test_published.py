@@ -33,7 +33,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {
     "rlvrr": ({"content": 0.6, "style": 0.4}, "0.6*ordered_key_content + 0.4*style"),
     "robust": ({"share": 0.6, "members": 2}, "nominal_and_worst(mean(grade_0, grade_1), grade_0, grade_1; 0.6)"),
     "sar": ({}, "won + 0.2*self_aligned"),
-    "scribe": ({"weight": 0.5}, "won + 0.5*skilled"),
+    "scribe": ({"weight": 0.5, "adds": "mean"}, "won + 0.5*skilled"),
     "sophiavl": ({}, "won + (0.3*annealing(over=500)*graded | trust(graded))"),
     "spa": ({"alpha": 1.0, "beta": 0.5}, "1*progress_estimate + 0.5*grounded"),
     "ssl": ({"alpha": 0.5, "edges": [0.5], "values": [0.0, 1.0]}, "won + 0.5*tiered(progress, 0.5)"),
@@ -92,7 +92,7 @@ def test_a_number_that_no_paper_gives_has_no_default(name: str):
         ("grpo_lambda", {"alpha": 0.2, "pass_rate": 0.5, "unit": "miles"}),
         ("toolrl", {"variant": "finest"}),
         ("arena", {"ties": "max"}),
-        ("scribe", {"weight": float("nan")}),
+        ("scribe", {"weight": float("nan"), "adds": "mean"}),
     ],
 )
 def test_what_makes_no_sense_is_refused(name: str, params: dict[str, Any]):
