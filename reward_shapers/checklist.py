@@ -11,6 +11,7 @@ divisor 1 in place of the standard deviation, as used there, is the trainer's to
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -51,7 +52,9 @@ class Terms:
     dependencies: bool = True
     "Whether an item must wait for those it depends on; the authors' code for trajectory and stage does not ask."
     holders: int = 1
-    "How many rollouts a baseline needs; where there are fewer, nothing is paid (the authors' code: 5 at stage level)."
+    "How many rollouts a baseline needs; where there are fewer, nothing is paid."
+    normalised: bool = True
+    "Whether what a step is paid is divided by the weights of the items it could earn (Eq. 10)."
 
     def __post_init__(self) -> None:
         if self.missing not in get_args(Missing):
@@ -63,6 +66,12 @@ class Terms:
 
 
 PAPER = Terms()
+SHIPPED: Mapping[Assignment, Terms] = {
+    "trajectory": Terms(unreached="zero", dependencies=False),
+    "stage": Terms(dependencies=False, holders=5),
+    "step": Terms(holders=4, normalised=False),
+}
+"""What the authors' code does in place of the equations, which are the default here."""
 
 
 def checklist(
@@ -201,6 +210,8 @@ def _stage_turns(stage: _Stage, assignment: str, terms: Terms) -> tuple[Reals, N
         any_N |= eligible_N != 0
     if assignment == "stage" and terms.missing == "mask":
         return sum_N, any_N, signal_N
+    if assignment == "step" and not terms.normalised:
+        return np.where(weight_N != 0, sum_N, np.nan), any_N, signal_N
     return np.divide(sum_N, weight_N, out=np.full(len(sum_N), np.nan), where=weight_N != 0), any_N, signal_N
 
 
@@ -214,4 +225,4 @@ def _baseline(stage: _Stage, place: int, terms: Terms) -> float | None:
     return float(known_G.mean()) if len(known_G) >= terms.holders else None
 
 
-__all__ = ["SIGNAL", "Assignment", "Missing", "Terms", "Unreached", "checklist", "requirement"]
+__all__ = ["PAPER", "SHIPPED", "SIGNAL", "Assignment", "Missing", "Terms", "Unreached", "checklist", "requirement"]

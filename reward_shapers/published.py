@@ -44,7 +44,7 @@ from agentgym.reward import Shaper, signal
 
 from .aligned import self_aligned
 from .centring import preference
-from .checklist import Assignment, checklist
+from .checklist import PAPER, SHIPPED, Assignment, checklist
 from .efficiency import conditional_length
 from .gates import before_last
 from .grading import GRADE, Vote, graded
@@ -159,13 +159,15 @@ def clip_delta(eta: float, score: str = STEP, outcome: str = "won") -> Shaper:
     return outcome_of(outcome) + scores.then(clip_negative(eta)).then(differences())
 
 
-def cm2(assignment: Assignment = "trajectory") -> Shaper:
+def cm2(assignment: Assignment = "trajectory", shipped: bool = False) -> Shaper:
     """Return CM2: the task's checklist, assigned to the trajectory, its stages or its steps.
+
+    The paper's equations are the default, since the code pays items whose dependencies fail; ``shipped`` does as it.
 
     Breaks *bounded*: assigned to stages and steps it is an advantage, paid at every turn. Breaks *prefix-only*: an
     item is then paid for whenever it is satisfied.
     """
-    return checklist(assignment)
+    return checklist(assignment, terms=SHIPPED.get(assignment, PAPER) if shipped else PAPER)
 
 
 def carr(alpha: float = 0.3, shipped: bool = False, outcome: str = "won") -> Shaper:

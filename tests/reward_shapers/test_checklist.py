@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from agentgym.reward_shapers.checklist import SIGNAL, Terms, checklist, requirement
+from agentgym.reward_shapers.checklist import SHIPPED, SIGNAL, Terms, checklist, requirement
 from agentgym.reward_shapers.checklist_items import Checklist, Item
 from agentgym.reward_shapers.outcome import outcome
 from agentgym.reward_shapers.step import step
@@ -174,6 +174,35 @@ def test_dependencies_may_be_ignored_as_in_the_authors_code():
     terms = Terms(dependencies=False)
     totals = [ledger.total() for ledger in checklist(items=GOLDEN, terms=terms)(GROUP)]
     assert totals == pytest.approx([1.0, 0.4, 0.6, 1.0])
+
+
+def test_steps_need_not_be_divided_by_the_weights_of_what_they_could_earn():
+    """Eq. 9 alone: w (r̃ − b) summed over the items that could be earned, with b = .75 and .5, or .75 both."""
+    undivided = credit(checklist("step", items=GOLDEN, terms=Terms(normalised=False)), GROUP)
+    expected = [[0.1, 0.3, 0.3], [0.1, 0.1, -0.3], [-0.3, -0.3, -0.3], [0.1, 0.3, 0]]
+    np.testing.assert_allclose(undivided, expected, atol=1e-12)
+    both = credit(checklist("step", items=GOLDEN, terms=Terms(normalised=False, dependencies=False)), GROUP)
+    expected = [[0.1 + 0.15, 0.15, 0.15], [0.1 - 0.45, 0.1 - 0.45, -0.45], [-0.3 + 0.15, -0.3, -0.3], [0.25, 0.15, 0]]
+    np.testing.assert_allclose(both, expected, atol=1e-12)
+    group = Group((rollout([[1], [None]]), rollout([[None], [None]])))
+    left_out = checklist("step", items=GOLDEN, terms=Terms(normalised=False, missing="leave_out"))(group)
+    assert [ledger.measured for ledger in left_out] == [True, False]
+
+
+def test_the_authors_code_in_place_of_the_equations():
+    """Dependencies are not asked for, stages not reached count as 0 for the whole, and too small groups pay nothing."""
+    reward = checklist(items=GOLDEN, terms=SHIPPED["trajectory"])
+    assert [ledger.total() for ledger in reward(GROUP)] == pytest.approx([1.0, 0.4, 0.6, 1.0])
+    group = Group((staged(1, 1), staged(1, reached=False)))
+    assert [ledger.total() for ledger in checklist(items=TWO_STAGES, terms=SHIPPED["trajectory"])(group)] == [1, 0.5]
+    stage = checklist("stage", items=GOLDEN, terms=SHIPPED["stage"])
+    assert credit(stage, GROUP) == [[0] * 3] * 4
+    five = Group((*GROUP.trajectories, from_moments((None, 0))))  # R = 1, .4, .6, 1, .6 of mean .72
+    expected = [[0.28] * 3, [-0.32] * 3, [-0.12] * 3, [0.28] * 3, [-0.12] * 3]
+    np.testing.assert_allclose(credit(stage, five), expected, atol=1e-12)
+    steps = checklist("step", items=GOLDEN, terms=SHIPPED["step"])
+    np.testing.assert_allclose(credit(steps, GROUP)[0], [0.1, 0.3, 0.3], atol=1e-12)
+    assert credit(steps, Group(GROUP.trajectories[:3])) == [[0] * 3] * 3
 
 
 def test_an_episode_without_turns_earned_nothing():

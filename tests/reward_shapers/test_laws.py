@@ -154,7 +154,7 @@ EXAMPLES: dict[str, Shaper | tuple[Shaper, ...]] = {
     "published.arena": published.arena(),
     "published.carr": (published.carr(), published.carr(shipped=True)),
     "published.clip_delta": published.clip_delta(0.5, score="judged"),
-    "published.cm2": tuple(published.cm2(way) for way in ("trajectory", "stage", "step")),
+    "published.cm2": tuple(published.cm2(way, s) for way in ("trajectory", "stage", "step") for s in (False, True)),
     "published.ensemble": tuple(published.ensemble(2, way) for way in ("mean", "median", "worst", "cautious")),
     "published.grm": (published.grm(), published.grm(keep=1)),
     "published.grpo_lambda": published.grpo_lambda(0.5, 0.5),
