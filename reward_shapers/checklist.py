@@ -52,7 +52,7 @@ class Terms:
     dependencies: bool = True
     "Whether an item must wait for those it depends on; the authors' code for trajectory and stage does not ask."
     holders: int = 1
-    "How many rollouts a baseline needs; where there are fewer, nothing is paid."
+    "How many rollouts a baseline needs; where fewer were there, nothing is paid, where fewer tell, it is unmeasured."
     normalised: bool = True
     "Whether what a step is paid is divided by the weights of the items it could earn (Eq. 10)."
 
@@ -216,13 +216,13 @@ def _stage_turns(stage: _Stage, assignment: str, terms: Terms) -> tuple[Reals, N
 
 
 def _baseline(stage: _Stage, place: int, terms: Terms) -> float | None:
-    """Return b of Eq. 8, the share of rollouts that earned the item: NaN where none tells, None where too few do."""
+    """Return b of Eq. 8, the share of rollouts that earned the item: NaN where too few tell, None where too few are."""
     counts_G = stage.reached_G if terms.unreached == "leave_out" else np.ones_like(stage.reached_G)
     earned_G = stage.earned_GC[counts_G, place]
     known_G = earned_G[~np.isnan(earned_G)]
-    if len(earned_G) >= terms.holders and not len(known_G):
-        return math.nan
-    return float(known_G.mean()) if len(known_G) >= terms.holders else None
+    if len(earned_G) < terms.holders:
+        return None
+    return float(known_G.mean()) if len(known_G) >= terms.holders else math.nan
 
 
 __all__ = ["PAPER", "SHIPPED", "SIGNAL", "Assignment", "Missing", "Terms", "Unreached", "checklist", "requirement"]

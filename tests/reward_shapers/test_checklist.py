@@ -168,6 +168,9 @@ def test_a_baseline_may_need_a_number_of_rollouts():
     ledgers = checklist("stage", items=TWO_STAGES, terms=Terms(holders=3))(group)
     assert ledgers[0].credit_CT()[0].tolist() == pytest.approx([1 / 3, 0])
     assert ledgers[0].status.tolist() == [Status.PAID, Status.INELIGIBLE]
+    silent = Group((staged(1, 1), staged(1, 0), staged(1, None)))  # three reached stage 1, and two of them tell
+    for ledger in checklist("stage", items=TWO_STAGES, terms=Terms(holders=3))(silent):
+        assert ledger.status.tolist() == [Status.PAID, Status.UNMEASURED]
 
 
 def test_dependencies_may_be_ignored_as_in_the_authors_code():
