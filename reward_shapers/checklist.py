@@ -85,9 +85,9 @@ def checklist(
     """Return the reward of a checklist, the task's own unless ``items`` are given.
 
     ``trajectory`` pays ``R = Σ w r / L`` in [0, 1] once (Eq. 4), the paper's choice. The other two pay an advantage,
-    centred on the siblings, that wants no further baseline: ``stage`` pays ``Σ w (r − b)`` at every turn of the
-    stage (Eq. 7), ``step`` pays at each turn ``Σ w (r̃ − b) / Σ w`` over the items that could still be earned there
-    (Eqs. 3, 8-10), and nothing where there is none.
+    centred on the siblings, that wants no further baseline: train on it ``as_paid``. ``stage`` pays ``Σ w (r − b)`` at
+    every turn of the stage (Eq. 7), ``step`` pays at each turn ``Σ w (r̃ − b) / Σ w`` over the items that could still
+    be earned there (Eqs. 3, 8-10), and nothing where there is none.
 
     Breaks *bounded*: an advantage is paid at every turn. Breaks *prefix-only*: what is earned later counts now,
     and siblings are compared by all they earned.

@@ -142,21 +142,24 @@ def ranked(ties: Ties = "mean", *, name: str = "rank") -> Shaper:
 
 
 def rank_advantage(ties: Ties = "mean", *, name: str = "rank_advantage") -> Shaper:
-    """Return ``(r − mean) / (std + 1e-6)`` of `ranked` with the sample standard deviation: ArenaRL's advantage.
+    """Return ``(r − mean) / (std + 1e-6)`` of `ranked`, at every turn, with the sample deviation: ArenaRL's advantage.
 
-    It is centred and scaled already, and wants no further baseline. Equals of everybody get exactly 0.
+    It is centred and scaled already, and wants no further baseline: train on it ``as_paid``. Equals of everybody get
+    exactly 0.
 
     Breaks *bounded*: how far it goes depends on the number of siblings. Breaks *scale honesty*: it is measured in
     deviations.
     """
     _check_ties(ties)
 
-    def standardised(group: Group) -> list[float | None]:
+    def standardised(group: Group) -> list[list[float | None]]:
         reward_G = _rewards(_places(group), ties)
         known = reward_G[~np.isnan(reward_G)]
-        return _amounts((reward_G - known.mean()) / (known.std(ddof=1) + 1e-6) if len(known) > 1 else reward_G)
+        paid_G = (reward_G - known.mean()) / (known.std(ddof=1) + 1e-6) if len(known) > 1 else reward_G
+        members = zip(_amounts(paid_G), group.trajectories, strict=True)
+        return [[amount] * len(trajectory.turns) for amount, trajectory in members]
 
-    return per_group(name, standardised, scope="trajectory", signals={PLACE})
+    return per_group(name, standardised, scope="turn", signals={PLACE})
 
 
 def _places(group: Group) -> NDArray[np.float64]:

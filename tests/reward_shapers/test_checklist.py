@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, TaskError, UnknownNameError
 from agentgym.ledger import Status
-from agentgym.train.advantage import GroupRewards, estimate
+from agentgym.train.advantage import GroupRewards, TurnBaseline, estimate
+from agentgym.train.credit import Crediting, advantages, price
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 TWO = (
@@ -80,6 +81,13 @@ def test_golden_vector_of_the_steps():
     np.testing.assert_allclose([ledger.credit_CT()[0] for ledger in ledgers], expected, atol=1e-12)
     assert ledgers[3].status.tolist() == [Status.PAID, Status.PAID, Status.INELIGIBLE]
     assert all(ledger.measured for ledger in ledgers)
+
+
+def test_golden_vector_of_the_steps_as_the_advantage_that_is_trained_on():
+    priced = price(checklist("step", items=GOLDEN), [GROUP])
+    (advantage_GT,) = advantages(priced, Crediting("as_paid"), baseline=TurnBaseline(), values=[None])
+    expected = [[0.25, 0.5, 0.5], [0.25, 0.25, -0.5], [-0.75, -0.75, -0.75], [0.25, 0.5, 0.0]]
+    np.testing.assert_allclose(advantage_GT, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("assignment", ["trajectory", "stage", "step"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def test_golden_vector_of_four_places():
     assert paid(ranked(), [0, 1, 2, 3]) == pytest.approx([1, 2 / 3, 1 / 3, 0])
     assert paid(rank_advantage(), [0, 1, 2, 3]) == pytest.approx([1.162, 0.387, -0.387, -1.162], abs=5e-4)
     assert ranked().range(5) == (0, 1)
+
+
+def test_an_advantage_is_paid_at_every_turn():
+    longer = replace(episode("a", Signal(PLACE, 0.0, "arena")), turns=episode("a").turns * 3)
+    first, last = rank_advantage()(Group((longer, episode("b", Signal(PLACE, 1.0, "arena")))))
+    one = 0.5 / (0.5**0.5 + 1e-6)  # r = 1 and 0, whose sample deviation is √½
+    assert first.credit_CT()[0].tolist() == pytest.approx([one] * 3)
+    assert last.credit_CT()[0].tolist() == pytest.approx([-one])
 
 
 def test_equals_share_or_get_the_best_of_their_places():
