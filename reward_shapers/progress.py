@@ -206,7 +206,7 @@ def shaping(potential: Shaper, *, gamma: float, start: float = 0.0, keep: Keep =
             ends = claim.turn == measured.turns_G[claim.trajectory] - 1
             after_N = np.where(ends & ~kept_G[claim.trajectory], 0.0, weighted.value)
             shaped_N = gamma * after_N - (before_ST / gamma**skipped_ST)[place]
-            known_S = ~np.isnan(turns.value_ST).all(axis=1)
+            known_S: NDArray[np.bool_] = np.any(~np.isnan(turns.value_ST), axis=1)
             return replace(weighted, value=np.where(known_S[place[0]], shaped_N, np.nan))
 
         return tuple(shaped(claim) for claim in measured.claims(potential))

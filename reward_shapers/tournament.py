@@ -29,8 +29,9 @@ Ties = Literal["mean", "min"]
 class Tournament:
     """Emits ``place`` for each sibling, 0 the best, and ``match`` for each of its matches: its lead over ``item``.
 
-    ``draw`` says in what order they enter: by ``lot``, which hangs on their ids alone, or in the ``order`` of the
-    group, as in the authors' code, where all but a round robin then depend on who stands first.
+    The paper's bracket, seeded single elimination, is the default; its repository ships ``anchor``, which leaves most
+    pairs of siblings uncompared. ``draw`` says in what order they enter: by ``lot``, which hangs on their ids alone, or
+    in the ``order`` of the group, as in the authors' code, where all but a round robin then depend on who stands first.
 
     An answer without content plays no match and has the very last place, N − 1, however many share it. Who has no
     place has a cause.
