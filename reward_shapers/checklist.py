@@ -11,6 +11,7 @@ divisor 1 in place of the standard deviation, as used there, is the trainer's to
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -51,7 +52,9 @@ class Terms:
     dependencies: bool = True
     "Whether an item must wait for those it depends on; the authors' code for trajectory and stage does not ask."
     holders: int = 1
-    "How many rollouts a baseline needs; where there are fewer, nothing is paid (the authors' code: 5 at stage level)."
+    "How many rollouts a baseline needs; where fewer were there, nothing is paid, where fewer tell, it is unmeasured."
+    normalised: bool = True
+    "Whether what a step is paid is divided by the weights of the items it could earn (Eq. 10)."
 
     def __post_init__(self) -> None:
         if self.missing not in get_args(Missing):
@@ -63,6 +66,12 @@ class Terms:
 
 
 PAPER = Terms()
+SHIPPED: Mapping[Assignment, Terms] = {
+    "trajectory": Terms(unreached="zero", dependencies=False),
+    "stage": Terms(dependencies=False, holders=5),
+    "step": Terms(holders=4, normalised=False),
+}
+"""What the authors' code does in place of the equations, which are the default here."""
 
 
 def checklist(
@@ -76,9 +85,9 @@ def checklist(
     """Return the reward of a checklist, the task's own unless ``items`` are given.
 
     ``trajectory`` pays ``R = Σ w r / L`` in [0, 1] once (Eq. 4), the paper's choice. The other two pay an advantage,
-    centred on the siblings, that wants no further baseline: ``stage`` pays ``Σ w (r − b)`` at every turn of the
-    stage (Eq. 7), ``step`` pays at each turn ``Σ w (r̃ − b) / Σ w`` over the items that could still be earned there
-    (Eqs. 3, 8-10), and nothing where there is none.
+    centred on the siblings, that wants no further baseline: train on it ``as_paid``. ``stage`` pays ``Σ w (r − b)`` at
+    every turn of the stage (Eq. 7), ``step`` pays at each turn ``Σ w (r̃ − b) / Σ w`` over the items that could still
+    be earned there (Eqs. 3, 8-10), and nothing where there is none.
 
     Breaks *bounded*: an advantage is paid at every turn. Breaks *prefix-only*: what is earned later counts now,
     and siblings are compared by all they earned.
@@ -201,17 +210,19 @@ def _stage_turns(stage: _Stage, assignment: str, terms: Terms) -> tuple[Reals, N
         any_N |= eligible_N != 0
     if assignment == "stage" and terms.missing == "mask":
         return sum_N, any_N, signal_N
+    if assignment == "step" and not terms.normalised:
+        return np.where(weight_N != 0, sum_N, np.nan), any_N, signal_N
     return np.divide(sum_N, weight_N, out=np.full(len(sum_N), np.nan), where=weight_N != 0), any_N, signal_N
 
 
 def _baseline(stage: _Stage, place: int, terms: Terms) -> float | None:
-    """Return b of Eq. 8, the share of rollouts that earned the item: NaN where none tells, None where too few do."""
+    """Return b of Eq. 8, the share of rollouts that earned the item: NaN where too few tell, None where too few are."""
     counts_G = stage.reached_G if terms.unreached == "leave_out" else np.ones_like(stage.reached_G)
     earned_G = stage.earned_GC[counts_G, place]
     known_G = earned_G[~np.isnan(earned_G)]
-    if len(earned_G) >= terms.holders and not len(known_G):
-        return math.nan
-    return float(known_G.mean()) if len(known_G) >= terms.holders else None
+    if len(earned_G) < terms.holders:
+        return None
+    return float(known_G.mean()) if len(known_G) >= terms.holders else math.nan
 
 
-__all__ = ["SIGNAL", "Assignment", "Missing", "Terms", "Unreached", "checklist", "requirement"]
+__all__ = ["PAPER", "SHIPPED", "SIGNAL", "Assignment", "Missing", "Terms", "Unreached", "checklist", "requirement"]

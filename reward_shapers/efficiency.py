@@ -16,12 +16,11 @@ from .transforms import logistic
 def conditional_length(outcome: Shaper, *, alpha: float, pass_rate: float, unit: Unit = "tokens") -> Shaper:
     """Return ``R_o − α·σ((len − mean)/std)`` for the solved of a group that is solved often enough, else ``R_o``.
 
-    Mean and std are over the solved trajectories of the group. Source: GRPO-λ, arXiv 2505.18086, which turns the
-    penalty on for the groups of a batch with the highest share of solved trajectories (the top 20 %); a reward sees
-    one group, so the share from which on it applies is given, as ``pass_rate``.
+    Mean and std are over the trajectories of the group that are known to be solved. Source: GRPO-λ, arXiv 2505.18086,
+    which turns the penalty on for the groups of a batch with the highest share of solved trajectories (the top 20 %); a
+    reward sees one group, so the share from which on it applies is given, as ``pass_rate``.
 
-    Keeps *sign consistency*. Breaks *validity*: outcomes that are not known are left out of the group's share and
-    mean.
+    Keeps *sign consistency*.
 
     Raises:
         ConfigError: ``alpha`` is not within 0 and 1, where it could outweigh success, or ``pass_rate`` is not.
@@ -56,18 +55,18 @@ def relative_length(outcome: Shaper, *, unit: Unit = "tokens") -> Shaper:
 
 
 def solved_often(outcome: Shaper, pass_rate: float) -> Gate:
-    """Return the gate that is open where at least ``pass_rate`` of the group's measured trajectories are solved.
+    """Return the gate that is open where at least ``pass_rate`` of the group's trajectories are solved.
 
-    Breaks *prefix-only*: the outcome decides. Breaks *validity*: outcomes that are not known are left out of the
-    share.
+    Undecided where that hangs on outcomes that are not known.
+
+    Breaks *prefix-only*: the outcome decides.
     """
 
     def decide(measured: Measured) -> Openness:
         paid_G = measured.amounts_GT(outcome, "trajectory")[:, 0]
-        known_G = ~np.isnan(paid_G)
-        share = (paid_G[known_G] > 0).mean() if known_G.any() else np.nan
-        open_ = np.nan if np.isnan(share) else float(share >= pass_rate)
-        return np.full((len(paid_G), 1), open_)
+        least, most = (paid_G > 0).sum(), (~(paid_G <= 0)).sum()  # the unknown may all have failed, or none
+        surely, maybe = (solved / max(len(paid_G), 1) >= pass_rate for solved in (least, most))
+        return np.full((len(paid_G), 1), float(surely) if surely == maybe else np.nan)
 
     return Gate(f"solved({outcome.name}) >= {pass_rate:g}", decide, outcome.signals, needs_group=True)
 

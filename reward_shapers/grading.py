@@ -32,7 +32,8 @@ class GradeJudge:
     """Emits ``grade`` for each of ``samples`` verdicts, between ``low`` and ``high``; the item is the sample's number.
 
     With a ``meta`` judge also ``grade_trust`` for each, in [0, 1]: how much that critique deserves to be heard.
-    An answer without content gets the lowest grade each time.
+    An answer without content gets the lowest grade each time. Where several judges grade the same episodes, each needs
+    a ``signal`` of its own in place of ``grade``, by which `graded` finds what it said.
 
     Raises:
         ConfigError: fewer than one sample, or an empty scale.
@@ -46,6 +47,7 @@ class GradeJudge:
         low: int,
         high: int,
         meta: Judge | None = None,
+        signal: str = GRADE,
         contentless: Contentless = contentless,
     ) -> None:
         if samples < 1 or low >= high:
@@ -55,17 +57,18 @@ class GradeJudge:
         self.low = low
         self.high = high
         self.meta = meta
+        self.signal = signal
         self.contentless = contentless
 
     @property
     def signals(self) -> frozenset[str]:
         """Names of the signals it emits."""
-        return frozenset({GRADE, TRUST} if self.meta else {GRADE})
+        return frozenset({self.signal, trust_in(self.signal)} if self.meta else {self.signal})
 
     @property
     def name(self) -> str:
         """The ``source`` of its grades."""
-        return source("grade", self.judge)
+        return source(self.signal, self.judge)
 
     async def __call__(self, group: Group, open_at: OpenAt | None = None) -> list[tuple[Signal, ...]]:
         """Return the grades of each trajectory, sample by sample."""
@@ -76,11 +79,11 @@ class GradeJudge:
         return [tuple(s for sample in samples for s in sample) for samples in await asyncio.gather(*measured)]
 
     async def _sample(self, trajectory: Trajectory, sample: int) -> tuple[Signal, ...]:
-        blank = Signal(GRADE, None, self.name, item=str(sample))
+        blank = Signal(self.signal, None, self.name, item=str(sample))
         why = self.contentless(answer(trajectory), trajectory.task.prompt)
         if why:
             worst = without_content(blank, why, float(self.low))
-            return (worst, replace(worst, name=TRUST, value=1.0)) if self.meta else (worst,)
+            return (worst, replace(worst, name=trust_in(self.signal), value=1.0)) if self.meta else (worst,)
         asked = Question(
             "Grade what an assistant did. First write the principles that matter for this very task, with their "
             "weights, then a critique by them in `reason`, then a whole-number grade from "
@@ -103,13 +106,18 @@ class GradeJudge:
             },
             verdict(trust={"type": "number", "minimum": 0, "maximum": 1}),
         )
-        blank = Signal(TRUST, None, source("grade_trust", meta), item=grade.item)
+        blank = Signal(trust_in(self.signal), None, source(trust_in(self.signal), meta), item=grade.item)
         return await measure(meta, asked, blank, lambda value: float(value["trust"]))
 
     def _on_scale(self, grade: float) -> float:
         if not self.low <= grade <= self.high:
             raise JudgeError(f"grade {grade} is not between {self.low} and {self.high}")
         return float(grade)
+
+
+def trust_in(signal: str) -> str:
+    """Return the name of the signal that says how far to trust the grades called ``signal``."""
+    return f"{signal}_trust"
 
 
 def graded(
@@ -119,6 +127,7 @@ def graded(
     high: float,
     needed: int = 1,
     keep: int | None = None,
+    signal: str = GRADE,
     name: str = "graded",
 ) -> Shaper:
     """Return the vote of the grades that were measured, each put on [0, 1]; unmeasured with fewer than ``needed``.
@@ -142,17 +151,18 @@ def graded(
         raise ConfigError(f"{keep} grades cannot vote where {needed} are needed; need one or more, and keep as many")
 
     def outcome(trajectory: Trajectory) -> float | None:
-        grades = [signal for signal in trajectory.signals if signal.name == GRADE]
-        heard = [signal for signal in grades if signal.value is not None]
+        grades = [each for each in trajectory.signals if each.name == signal]
+        heard = [each for each in grades if each.value is not None]
         if keep is not None:
-            trust = {s.item: s.value for s in trajectory.signals if s.name == TRUST and s.value is not None}
-            trusted = [signal for signal in heard if signal.item in trust]
-            heard = sorted(trusted, key=lambda signal: trust[signal.item], reverse=True)[:keep]
+            trusts = (each for each in trajectory.signals if each.name == trust_in(signal))
+            trust = {each.item: each.value for each in trusts if each.value is not None}
+            trusted = [each for each in heard if each.item in trust]
+            heard = sorted(trusted, key=lambda each: trust[each.item], reverse=True)[:keep]
         if len(heard) < needed or (vote == "sum" and keep is None and len(heard) < len(grades)):
             return None
-        return _VOTES[vote]([((signal.value or 0.0) - low) / (high - low) for signal in heard])
+        return _VOTES[vote]([((each.value or 0.0) - low) / (high - low) for each in heard])
 
-    signals = {GRADE} if keep is None else {GRADE, TRUST}
+    signals = {signal} if keep is None else {signal, trust_in(signal)}
     top = math.inf if vote == "sum" else 1.0
     return per_trajectory(name, outcome, scope="trajectory", signals=signals, low=0.0, high=top)
 
@@ -170,4 +180,4 @@ _VOTES: dict[Vote, Callable[[Sequence[float]], float | None]] = {
 }
 
 
-__all__ = ["GRADE", "TRUST", "GradeJudge", "Vote", "graded"]
+__all__ = ["GRADE", "TRUST", "GradeJudge", "Vote", "graded", "trust_in"]

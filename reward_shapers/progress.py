@@ -173,16 +173,16 @@ def shaping(potential: Shaper, *, gamma: float, start: float = 0.0, keep: Keep =
 
     What ``potential`` pays at turn t is Φ(s_{t+1}), where things stood after it; ``start`` is Φ(s_0). The discounted
     sum of an episode is ``γ^T Φ(s_T) − Φ(s_0)``, so no policy gains on another by it, provided that Φ counts as 0 where
-    an episode ends. Source: Ng, Harada, Russell 1999, "Policy invariance under reward transformations"; for how
-    episodes end Grześ 2017, "Reward shaping in episodic reinforcement learning".
+    an episode ends. An episode of which no potential was measured is unmeasured. Source: Ng, Harada, Russell 1999,
+    "Policy invariance under reward transformations"; for how episodes end Grześ 2017, "Reward shaping in episodic
+    reinforcement learning".
 
     Args:
         gamma: The trainer's own discount, in (0, 1]: invariance needs the same.
         keep: ``never``: Φ is 0 at every end. ``truncated``: it counts where an episode was cut, for a trainer that
             bootstraps a value there. ``always``: it counts at every end, and the optimal policy may be another one.
 
-    Breaks *prefix-only*: the last turn pays back where things stood. Breaks *validity*: an unmeasured turn is
-    stepped over, so that the sum keeps its meaning.
+    Breaks *prefix-only*: the last turn pays back where things stood.
 
     Raises:
         ConfigError: a number is out of range, or the potential is not paid at each turn.
@@ -205,7 +205,9 @@ def shaping(potential: Shaper, *, gamma: float, start: float = 0.0, keep: Keep =
             before_ST, skipped_ST = _preceding(turns.value_ST, start)
             ends = claim.turn == measured.turns_G[claim.trajectory] - 1
             after_N = np.where(ends & ~kept_G[claim.trajectory], 0.0, weighted.value)
-            return replace(weighted, value=gamma * after_N - (before_ST / gamma**skipped_ST)[place])
+            shaped_N = gamma * after_N - (before_ST / gamma**skipped_ST)[place]
+            known_S: NDArray[np.bool_] = np.any(~np.isnan(turns.value_ST), axis=1)
+            return replace(weighted, value=np.where(known_S[place[0]], shaped_N, np.nan))
 
         return tuple(shaped(claim) for claim in measured.claims(potential))
 

@@ -44,7 +44,7 @@ from agentgym.reward import Shaper, signal
 
 from .aligned import self_aligned
 from .centring import preference
-from .checklist import Assignment, checklist
+from .checklist import PAPER, SHIPPED, Assignment, checklist
 from .efficiency import conditional_length
 from .gates import before_last
 from .grading import GRADE, Vote, graded
@@ -76,6 +76,8 @@ _REDUCERS = {"mean": mean, "median": median, "worst": least}
 
 def posterior(worst: float = 0.0, best: float = 10.0, outcome: str = "won") -> Shaper:
     """Return Posterior-GRPO: the outcome, and the grade of the way there where that succeeds.
+
+    `mixes.posterior` takes the reward of the format as well, which is a world's own.
 
     Keeps *sign consistency*.
     """
@@ -157,13 +159,15 @@ def clip_delta(eta: float, score: str = STEP, outcome: str = "won") -> Shaper:
     return outcome_of(outcome) + scores.then(clip_negative(eta)).then(differences())
 
 
-def cm2(assignment: Assignment = "trajectory") -> Shaper:
+def cm2(assignment: Assignment = "trajectory", shipped: bool = False) -> Shaper:
     """Return CM2: the task's checklist, assigned to the trajectory, its stages or its steps.
+
+    The paper's equations are the default, since the code pays items whose dependencies fail; ``shipped`` does as it.
 
     Breaks *bounded*: assigned to stages and steps it is an advantage, paid at every turn. Breaks *prefix-only*: an
     item is then paid for whenever it is satisfied.
     """
-    return checklist(assignment)
+    return checklist(assignment, terms=SHIPPED.get(assignment, PAPER) if shipped else PAPER)
 
 
 def carr(alpha: float = 0.3, shipped: bool = False, outcome: str = "won") -> Shaper:
@@ -175,8 +179,8 @@ def carr(alpha: float = 0.3, shipped: bool = False, outcome: str = "won") -> Sha
     return mix(outcome_of(outcome), rubric(), alpha=alpha)
 
 
-def scribe(weight: float, adds: Adds = "mean", outcome: str = "won") -> Shaper:
-    """Return SCRIBE: the outcome, and at each turn how well the skill it called for was done.
+def scribe(weight: float, adds: Adds, outcome: str = "won") -> Shaper:
+    """Return SCRIBE: the outcome, and at each turn how well the skill it called for was done, by ``mean`` or ``all``.
 
     Breaks *bounded*: every turn that is done well is paid.
     """
@@ -227,8 +231,7 @@ def likely(floor: float) -> Shaper:
 def grpo_lambda(alpha: float, pass_rate: float, unit: Unit = "tokens", outcome: str = "won") -> Shaper:
     """Return GRPO-λ: the outcome, less a penalty on length where the group succeeds at least so often.
 
-    Keeps *sign consistency*. Breaks *validity*: outcomes that are not known are left out of the group's share and
-    mean.
+    Keeps *sign consistency*.
     """
     return conditional_length(outcome_of(outcome), alpha=alpha, pass_rate=pass_rate, unit=unit)
 

@@ -76,7 +76,7 @@ def gated(
     """Return the gated accumulation (G-RA, arXiv 2508.10548) of, lowest first, grounded, score, progress and outcome.
 
     Each level is paid where every level above it sums to more than 0 over the episode, the outcome to more than
-    ``threshold``.
+    ``threshold``. The numbers are ours: the paper's weights and thresholds could not be found.
 
     Breaks *bounded*: ``grounded`` is paid at every turn. Breaks *scale honesty*: progress and score have the
     world's own scale. Breaks *prefix-only*: a level is let through by what the higher ones come to in the end.

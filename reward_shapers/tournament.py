@@ -29,10 +29,12 @@ Ties = Literal["mean", "min"]
 class Tournament:
     """Emits ``place`` for each sibling, 0 the best, and ``match`` for each of its matches: its lead over ``item``.
 
-    ``draw`` says in what order they enter: by ``lot``, which hangs on their ids alone, or in the ``order`` of the
-    group, as in the authors' code, where all but a round robin then depend on who stands first.
+    The paper's bracket, seeded single elimination, is the default; its repository ships ``anchor``, which leaves most
+    pairs of siblings uncompared. ``draw`` says in what order they enter: by ``lot``, which hangs on their ids alone, or
+    in the ``order`` of the group, as in the authors' code, where all but a round robin then depend on who stands first.
 
-    An answer without content plays no match and shares the last place. Who has no place has a cause.
+    An answer without content plays no match and has the very last place, N − 1, however many share it. Who has no
+    place has a cause.
 
     Raises:
         UnknownNameError: another bracket or draw.
@@ -75,7 +77,7 @@ class Tournament:
             notes: list[list[Signal]] = [matches[number] for number in players]
             places = await self._play(entrants, notes)
         by_member = dict(zip(players, places, strict=True))
-        last = (len(players) + len(empty) - 1) / 2
+        last = float(len(empty) - 1)
         return [
             (self._place(last if why else by_member[number], why, matches[number], len(empty)), *matches[number])
             for number, why in enumerate(empty)
@@ -123,7 +125,8 @@ def ranked(ties: Ties = "mean", *, name: str = "rank") -> Shaper:
 
     ``mean`` pays ``1 − place/(N − 1)``, equals sharing the mean of their places; ``min`` pays ``(max − r)/(max − 1)``
     of ranks r that give equals the best of theirs, and 0 to all where all are equal, as the authors' code does after
-    a round robin and in anchor mode. N counts those with a place; with fewer than two it is unmeasured.
+    a round robin and in anchor mode. N counts those with a place; with fewer than two it is unmeasured. The very last
+    place among all siblings pays 0 however many have it: only answers without content share it.
 
     Raises:
         UnknownNameError: another way with ties.
@@ -140,21 +143,24 @@ def ranked(ties: Ties = "mean", *, name: str = "rank") -> Shaper:
 
 
 def rank_advantage(ties: Ties = "mean", *, name: str = "rank_advantage") -> Shaper:
-    """Return ``(r − mean) / (std + 1e-6)`` of `ranked` with the sample standard deviation: ArenaRL's advantage.
+    """Return ``(r − mean) / (std + 1e-6)`` of `ranked`, at every turn, with the sample deviation: ArenaRL's advantage.
 
-    It is centred and scaled already, and wants no further baseline. Equals of everybody get exactly 0.
+    It is centred and scaled already, and wants no further baseline: train on it ``as_paid``. Equals of everybody get
+    exactly 0.
 
     Breaks *bounded*: how far it goes depends on the number of siblings. Breaks *scale honesty*: it is measured in
     deviations.
     """
     _check_ties(ties)
 
-    def standardised(group: Group) -> list[float | None]:
+    def standardised(group: Group) -> list[list[float | None]]:
         reward_G = _rewards(_places(group), ties)
         known = reward_G[~np.isnan(reward_G)]
-        return _amounts((reward_G - known.mean()) / (known.std(ddof=1) + 1e-6) if len(known) > 1 else reward_G)
+        paid_G = (reward_G - known.mean()) / (known.std(ddof=1) + 1e-6) if len(known) > 1 else reward_G
+        members = zip(_amounts(paid_G), group.trajectories, strict=True)
+        return [[amount] * len(trajectory.turns) for amount, trajectory in members]
 
-    return per_group(name, standardised, scope="trajectory", signals={PLACE})
+    return per_group(name, standardised, scope="turn", signals={PLACE})
 
 
 def _places(group: Group) -> NDArray[np.float64]:
@@ -173,6 +179,7 @@ def _rewards(place_G: NDArray[np.float64], ties: Ties) -> NDArray[np.float64]:
     else:
         worst = np.searchsorted(known, known[-1])
         reward_G = (worst - below_G) / worst if worst else np.zeros(len(place_G))
+    reward_G = np.where(place_G >= len(place_G) - 1, 0.0, reward_G)  # no tie of real answers reaches so far down
     return np.where(np.isnan(place_G), np.nan, reward_G)
 
 

@@ -488,7 +488,8 @@ def test_tournament_advantage(groups: tuple[Group, ...]):
             if bracket == "single_elimination":
                 matches = sum(s.name == MATCH for t in played.trajectories for s in t.signals)
                 assert matches // 2 <= 2 * 4 - 2
-        spread = sorted(totals(rank_advantage(), measured(Tournament(compared(), bracket="round_robin"), group)))
+        ledgers = rank_advantage()(measured(Tournament(compared(), bracket="round_robin"), group))
+        spread = sorted(float(ledger.credit_CT()[0, 0]) for ledger in ledgers)
         assert spread == pytest.approx([-1.162, -0.387, 0.387, 1.162], abs=1e-3)
     tied = measured(Tournament(PairwiseJudge(Scripted(even)), bracket="round_robin"), groups[0])
     assert totals(resolve("arena"), tied) == [0.5] * 4

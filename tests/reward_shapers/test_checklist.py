@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from agentgym.reward_shapers.checklist import SIGNAL, Terms, checklist, requirement
+from agentgym.reward_shapers.checklist import SHIPPED, SIGNAL, Terms, checklist, requirement
 from agentgym.reward_shapers.checklist_items import Checklist, Item
 from agentgym.reward_shapers.outcome import outcome
 from agentgym.reward_shapers.step import step
@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from agentgym.errors import ConfigError, TaskError, UnknownNameError
 from agentgym.ledger import Status
-from agentgym.train.advantage import GroupRewards, estimate
+from agentgym.train.advantage import GroupRewards, TurnBaseline, estimate
+from agentgym.train.credit import Crediting, advantages, price
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
 
 TWO = (
@@ -80,6 +81,13 @@ def test_golden_vector_of_the_steps():
     np.testing.assert_allclose([ledger.credit_CT()[0] for ledger in ledgers], expected, atol=1e-12)
     assert ledgers[3].status.tolist() == [Status.PAID, Status.PAID, Status.INELIGIBLE]
     assert all(ledger.measured for ledger in ledgers)
+
+
+def test_golden_vector_of_the_steps_as_the_advantage_that_is_trained_on():
+    priced = price(checklist("step", items=GOLDEN), [GROUP])
+    (advantage_GT,) = advantages(priced, Crediting("as_paid"), baseline=TurnBaseline(), values=[None])
+    expected = [[0.25, 0.5, 0.5], [0.25, 0.25, -0.5], [-0.75, -0.75, -0.75], [0.25, 0.5, 0.0]]
+    np.testing.assert_allclose(advantage_GT, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("assignment", ["trajectory", "stage", "step"])
@@ -168,12 +176,44 @@ def test_a_baseline_may_need_a_number_of_rollouts():
     ledgers = checklist("stage", items=TWO_STAGES, terms=Terms(holders=3))(group)
     assert ledgers[0].credit_CT()[0].tolist() == pytest.approx([1 / 3, 0])
     assert ledgers[0].status.tolist() == [Status.PAID, Status.INELIGIBLE]
+    silent = Group((staged(1, 1), staged(1, 0), staged(1, None)))  # three reached stage 1, and two of them tell
+    for ledger in checklist("stage", items=TWO_STAGES, terms=Terms(holders=3))(silent):
+        assert ledger.status.tolist() == [Status.PAID, Status.UNMEASURED]
 
 
 def test_dependencies_may_be_ignored_as_in_the_authors_code():
     terms = Terms(dependencies=False)
     totals = [ledger.total() for ledger in checklist(items=GOLDEN, terms=terms)(GROUP)]
     assert totals == pytest.approx([1.0, 0.4, 0.6, 1.0])
+
+
+def test_steps_need_not_be_divided_by_the_weights_of_what_they_could_earn():
+    """Eq. 9 alone: w (r̃ − b) summed over the items that could be earned, with b = .75 and .5, or .75 both."""
+    undivided = credit(checklist("step", items=GOLDEN, terms=Terms(normalised=False)), GROUP)
+    expected = [[0.1, 0.3, 0.3], [0.1, 0.1, -0.3], [-0.3, -0.3, -0.3], [0.1, 0.3, 0]]
+    np.testing.assert_allclose(undivided, expected, atol=1e-12)
+    both = credit(checklist("step", items=GOLDEN, terms=Terms(normalised=False, dependencies=False)), GROUP)
+    expected = [[0.1 + 0.15, 0.15, 0.15], [0.1 - 0.45, 0.1 - 0.45, -0.45], [-0.3 + 0.15, -0.3, -0.3], [0.25, 0.15, 0]]
+    np.testing.assert_allclose(both, expected, atol=1e-12)
+    group = Group((rollout([[1], [None]]), rollout([[None], [None]])))
+    left_out = checklist("step", items=GOLDEN, terms=Terms(normalised=False, missing="leave_out"))(group)
+    assert [ledger.measured for ledger in left_out] == [True, False]
+
+
+def test_the_authors_code_in_place_of_the_equations():
+    """Dependencies are not asked for, stages not reached count as 0 for the whole, and too small groups pay nothing."""
+    reward = checklist(items=GOLDEN, terms=SHIPPED["trajectory"])
+    assert [ledger.total() for ledger in reward(GROUP)] == pytest.approx([1.0, 0.4, 0.6, 1.0])
+    group = Group((staged(1, 1), staged(1, reached=False)))
+    assert [ledger.total() for ledger in checklist(items=TWO_STAGES, terms=SHIPPED["trajectory"])(group)] == [1, 0.5]
+    stage = checklist("stage", items=GOLDEN, terms=SHIPPED["stage"])
+    assert credit(stage, GROUP) == [[0] * 3] * 4
+    five = Group((*GROUP.trajectories, from_moments((None, 0))))  # R = 1, .4, .6, 1, .6 of mean .72
+    expected = [[0.28] * 3, [-0.32] * 3, [-0.12] * 3, [0.28] * 3, [-0.12] * 3]
+    np.testing.assert_allclose(credit(stage, five), expected, atol=1e-12)
+    steps = checklist("step", items=GOLDEN, terms=SHIPPED["step"])
+    np.testing.assert_allclose(credit(steps, GROUP)[0], [0.1, 0.3, 0.3], atol=1e-12)
+    assert credit(steps, Group(GROUP.trajectories[:3])) == [[0] * 3] * 3
 
 
 def test_an_episode_without_turns_earned_nothing():

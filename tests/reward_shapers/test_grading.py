@@ -61,6 +61,30 @@ def test_a_meta_judge_says_how_far_to_trust_each_critique():
     assert GradeJudge(meta, samples=1, low=0, high=1).signals == {GRADE}
 
 
+def test_judges_that_grade_the_same_episodes_have_names_of_their_own():
+    meta = ScriptedJudge(lambda question, sample: {"trust": 0.5 if question.material["critique"][-1] == "3" else 1.0})
+    thinking = measure(grades(3, 5), 2, meta=meta, signal="thinking")
+    answered = measure(grades(9), 1, signal="answer")
+    assert [(s.name, s.item, s.value) for s in (*thinking, *answered)] == [
+        ("thinking", "0", 3.0),
+        ("thinking_trust", "0", 0.5),
+        ("thinking", "1", 5.0),
+        ("thinking_trust", "1", 1.0),
+        ("answer", "0", 9.0),
+    ]
+    assert {s.source for s in (*thinking, *answered)} == {"thinking@v1", "thinking_trust@v1", "answer@v1"}
+    assert GradeJudge(meta, samples=1, low=0, high=1, meta=meta, signal="x").signals == {"x", "x_trust"}
+    group = Group((episode(*thinking, *answered),))
+    for reward, paid in (
+        (graded(low=1, high=9, signal="thinking"), 3 / 8),
+        (graded(low=1, high=9, signal="thinking", keep=1), 4 / 8),
+        (graded(low=1, high=9, signal="answer"), 1),
+    ):
+        assert reward(group)[0].total() == paid
+    assert graded(low=1, high=9, signal="x", keep=1).signals == {"x", "x_trust"}
+    assert not graded(low=1, high=9)(group)[0].measured
+
+
 def test_an_answer_without_content_gets_the_lowest_grade_and_no_question():
     judge = grades(9, 9)
     signals = measure(judge, 2, contentless=lambda text, prompt: "opener")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from agentgym.reward_shapers.efficiency import conditional_length
+from agentgym.reward_shapers.efficiency import conditional_length, solved_often
 from agentgym.reward_shapers.gates import before_last, proportional, sign_shift
 from agentgym.reward_shapers.mixes import citation, citation_unscaled, over_best, posterior, renorm, trust, trusted
 from agentgym.reward_shapers.schedules import annealing, from_step, linear, scheduled, switch
@@ -167,6 +167,26 @@ def test_length_is_punished_where_the_task_is_solved_often_enough():
     assert totals(reward, *mixed((1, 3), (1, 3))) == pytest.approx([0.9, 0.9])
     assert totals(reward, *mixed((1, 3), (None, 3))) == pytest.approx([0.9, math.nan], nan_ok=True)
     assert totals(reward, *mixed((0, 3), (0, 4))) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("won", "share", "expected"),
+    [
+        ([1, 1, 0, 0], 0.5, 1),
+        ([1, 0, 0, 0], 0.5, 0),
+        ([1, 1, None, None], 0.5, 1),  # whatever became of the others
+        ([1, None, 0, 0], 0.5, math.nan),
+        ([None, 0, 0, 0], 0.5, 0),  # even if that one was solved
+        ([None, None], 0.0, 1),
+        ([None, None], 0.5, math.nan),
+    ],
+)
+def test_a_share_of_the_solved_is_undecided_where_it_hangs_on_unknown_outcomes(
+    won: list[float | None], share: float, expected: float
+):
+    reward = FORM.when(solved_often(WON, share))
+    ledgers = reward(Group(tuple(episode(won=one, form=1) for one in won)))
+    np.testing.assert_equal([float(ledger.openness[0]) for ledger in ledgers], [expected] * len(won))
 
 
 @pytest.mark.parametrize("make", [posterior, citation, citation_unscaled, renorm, trusted])

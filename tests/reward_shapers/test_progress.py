@@ -212,6 +212,16 @@ def test_shaping_over_an_unmeasured_turn_keeps_the_discounted_sum():
     same(of(shaping(P, gamma=gamma), 0.5, None), [0.45, -0.5])
 
 
+@pytest.mark.parametrize("keep", ["never", "truncated", "always"])
+def test_shaping_pays_nothing_back_where_nothing_was_measured(keep: str):
+    reward = shaping(P, gamma=0.9, start=0.2, keep=keep)  # type: ignore[arg-type]
+    same(of(reward, None, None), [math.nan, math.nan])
+    same(of(reward, None), [math.nan])
+    (first, second) = paid(reward, episode(p=(None, None)), episode(p=(0.5, 0.0)))
+    same(first, [math.nan, math.nan])
+    same(second, [0.9 * 0.5 - 0.2, -0.5])  # it ends where the potential is 0, whether that is kept or not
+
+
 def test_an_unmeasured_value_is_masked_and_never_zero():
     (ledger,) = P.then(gains())(Group((episode(p=(None, 1.0)),)))
     assert [entry.status for entry in ledger.entries()] == [Status.UNMEASURED, Status.PAID]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,14 @@ def test_golden_vector_of_four_places():
     assert ranked().range(5) == (0, 1)
 
 
+def test_an_advantage_is_paid_at_every_turn():
+    longer = replace(episode("a", Signal(PLACE, 0.0, "arena")), turns=episode("a").turns * 3)
+    first, last = rank_advantage()(Group((longer, episode("b", Signal(PLACE, 1.0, "arena")))))
+    one = 0.5 / (0.5**0.5 + 1e-6)  # r = 1 and 0, whose sample deviation is √½
+    assert first.credit_CT()[0].tolist() == pytest.approx([one] * 3)
+    assert last.credit_CT()[0].tolist() == pytest.approx([-one])
+
+
 def test_equals_share_or_get_the_best_of_their_places():
     assert paid(ranked(), [0, 1.5, 1.5, 3]) == pytest.approx([1, 0.5, 0.5, 0])
     assert paid(ranked("min"), [0, 1.5, 1.5, 3]) == pytest.approx([1, 2 / 3, 2 / 3, 0])
@@ -93,15 +102,34 @@ def test_alone_there_is_no_place():
     assert hold("") == []
 
 
-def test_answers_without_content_play_no_match_and_come_last():
-    def empty(text: str, prompt: str) -> str:
-        return "opener" if text[-1] in "yz" else ""
+def empty(text: str, prompt: str) -> str:
+    return "opener" if text[-1] in "yz" else ""
 
+
+def test_answers_without_content_play_no_match_and_come_last():
     signals = hold("zayb", bracket="round_robin", contentless=empty)
-    assert [one[0].value for one in signals] == [2.5, 1, 2.5, 0]
+    assert [one[0].value for one in signals] == [3, 1, 3, 0]
     assert [len(one) for one in signals] == [1, 2, 1, 2]
-    assert [one[0].value for one in hold("zy", contentless=empty)] == [0.5, 0.5]
+    assert [one[0].value for one in hold("zy", contentless=empty)] == [1, 1]
     assert [one[0].value for one in hold("za", contentless=empty)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"), [("zayb", [0, 2 / 3, 0, 1]), ("zy", [0, 0]), ("zya", [0, 0, 1]), ("zyx", [0, 0, 1])]
+)
+@pytest.mark.parametrize("ties", ["mean", "min"])
+def test_answers_without_content_are_paid_nothing_however_many_there_are(ids: str, expected: list[float], ties: str):
+    members = zip(ids, hold(ids, bracket="round_robin", contentless=empty), strict=True)
+    ledgers = ranked(ties)(Group(tuple(episode(id, *signals) for id, signals in members)))  # type: ignore[arg-type]
+    found = [ledger.total() for ledger in ledgers]
+    assert all(ledger.measured for ledger in ledgers)
+    if ties == "mean":
+        assert found == pytest.approx(expected)
+    assert [found[n] for n, id in enumerate(ids) if id in "yz"] == [0] * sum(id in "yz" for id in ids)
+
+
+def test_a_real_tie_for_the_last_places_still_shares_them():
+    assert paid(ranked(), [0, 1.5, 1.5]) == pytest.approx([1, 0.25, 0.25])
 
 
 @pytest.mark.parametrize("bracket", ["anchor", "round_robin", "swiss", "single_elimination", "double_elimination"])

@@ -114,6 +114,17 @@ def test_targets_of_the_value_head_are_returns_whatever_the_advantages_are_divid
     assert value_targets(priced(pair), Crediting("rloo"), values=[None]) == [None]
 
 
+def test_a_reward_that_is_an_advantage_is_taken_as_it_is_paid(trajectory: Make) -> None:
+    """No baseline, no sum over turns, and no say for what was not measured."""
+    group = Group((episode(trajectory, [0.5, -0.25, 1.0], 0.0), episode(trajectory, [None, -0.5], 1.0, name="1")))
+    paid = price(2.0 * signal("progress", scope="turn"), [group])
+    (found,) = advantages(paid, Crediting("as_paid", gamma=0.5), baseline=TurnBaseline(gamma=0.5), values=[None])
+    assert found.tolist() == [[1.0, -0.5, 2.0], [0.0, -1.0, 0.0]]
+    alone = price(signal("progress", scope="turn"), [Group(group.trajectories[:1])])
+    (found,) = advantages(alone, Crediting("as_paid"), baseline=TurnBaseline(), values=[None])
+    assert found.tolist() == [[0.5, -0.25, 1.0]]
+
+
 def test_only_what_says_something_about_the_policy_is_viable(trajectory: Make) -> None:
     kept = [trajectory(stop=stop) for stop in StopReason if stop.scored]
     lost = [trajectory(stop=stop) for stop in StopReason if not stop.scored]

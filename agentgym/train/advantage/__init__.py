@@ -17,6 +17,7 @@ name                advantage of turn t of rollout i                            
 ``gigpo_loo``       ``rloo`` + G_it − mean over the others' visits to the state of t      `states`; GiGPO
 ``gigpo``           the same with means that contain i, the first over all steps          GiGPO's repository
 ``rtmc``            mean return of those that did the same in the state − of all there    RTMC, arXiv 2604.11037
+``as_paid``         r_it: the reward is an advantage already                              this package
 ==================  ====================================================================  ==========================
 
 with R_i = Σ_t γ^t r_it and G_it = Σ_{u≥t} γ^(u−t) r_iu. Discounts are per turn, never per token.
@@ -34,7 +35,14 @@ from __future__ import annotations
 
 from agentgym.train.advantage.baseline import TurnBaseline
 from agentgym.train.advantage.estimating import ESTIMATORS, Estimator, estimate, has_signal
-from agentgym.train.advantage.estimators import group_centred, leave_one_out, reward_to_go, turn_gae, turn_leave_one_out
+from agentgym.train.advantage.estimators import (
+    as_paid,
+    group_centred,
+    leave_one_out,
+    reward_to_go,
+    turn_gae,
+    turn_leave_one_out,
+)
 from agentgym.train.advantage.grid import (
     Bools,
     Cells,
@@ -61,6 +69,7 @@ __all__ = [
     "Reals",
     "Scale",
     "TurnBaseline",
+    "as_paid",
     "coded",
     "deltas_known",
     "estimate",

@@ -10,7 +10,14 @@ import numpy as np
 
 from agentgym.errors import UsageError, unknown_name
 from agentgym.train.advantage.baseline import TurnBaseline, columns
-from agentgym.train.advantage.estimators import group_centred, leave_one_out, reward_to_go, turn_gae, turn_leave_one_out
+from agentgym.train.advantage.estimators import (
+    as_paid,
+    group_centred,
+    leave_one_out,
+    reward_to_go,
+    turn_gae,
+    turn_leave_one_out,
+)
 from agentgym.train.advantage.grid import (
     SUM,
     Bools,
@@ -57,6 +64,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "gigpo": Estimator(gigpo, whole_known, states=True),
     "rtmc": Estimator(rtmc, rest_known, states=True),
     "gae": Estimator(turn_gae, deltas_known, compares=False),
+    "as_paid": Estimator(as_paid, lambda cells: cells.known_GT, compares=False),
 }
 
 

@@ -70,6 +70,15 @@ def reward_to_go(cells: Cells) -> Reals:
     return np.where(rest_known(cells), returns_to_go(cells.ahead_GT, cells.gamma), 0.0)
 
 
+def as_paid(cells: Cells) -> Reals:
+    """Return what each turn is paid, for rewards that are advantages already: centred on the siblings as they price.
+
+    CM2's checklist by stage or by step is one, and ArenaRL's standardised ranks. Whatever is subtracted again, summed
+    over the turns or divided would no longer be the published advantage.
+    """
+    return cells.paid_GT
+
+
 def turn_gae(cells: Cells) -> Reals:
     """Return Σ_u (γλ)^(u−t) δ_iu with δ_it = r_it + γ V_i,t+1 − V_it over turns (GAE, arXiv 1506.02438).
 
@@ -84,4 +93,4 @@ def turn_gae(cells: Cells) -> Reals:
     return np.where(deltas_known(cells), returns_to_go(delta_GT, cells.gamma * cells.lam), 0.0)
 
 
-__all__ = ["group_centred", "leave_one_out", "reward_to_go", "turn_gae", "turn_leave_one_out"]
+__all__ = ["as_paid", "group_centred", "leave_one_out", "reward_to_go", "turn_gae", "turn_leave_one_out"]
