@@ -79,6 +79,7 @@ from worlds import episode, gone_on_otherwise, group_of, lengths, seeds
 
 from agentgym.judge import Question, Verdict
 from agentgym.judging.gullible import praise
+from agentgym.judging.prompt import FENCED
 from agentgym.ledger import Ledger
 from agentgym.reward import Gate, Rewrite, Shaper, Transform, signal
 from agentgym.train.advantage import ESTIMATORS, TurnBaseline
@@ -515,9 +516,8 @@ class Pleased:
         for name, text in question.material.items():
             assert text != self.hidden or name in ("task", "question")
             assert f"[assistant]\n{self.hidden}" not in text.split("\n\n")
-        best = praise(question, "")
-        choices = {key: part["enum"][0] for key, part in question.schema["properties"].items() if "enum" in part}
-        return Verdict({**best, **choices})
+        FENCED.write(question)  # refuses what no judge behind an endpoint could be asked
+        return Verdict(praise(question, ""))
 
 
 BRIEF = (principles.Principle("brief", "Be brief."),)
