@@ -11,6 +11,17 @@ Attacks are `agentgym.attacks` on the recorded episodes of TextWorld in ``tests/
 where it is paid more than the episode it was made from. *With defences*: fenced prompts, answers without content kept
 from the judge, both orders of presentation, entrants by lot; all of them are defaults. *Without*: headings for fences,
 every answer put to the judge, one order, entrants in the order of the group.
+
+How to read it:
+
+- Fences keep the material in its place. They cannot make a judge deaf to an order that it reads and wants to obey, and
+  no list holds every sentence that says nothing: *order*, *lone opening* and *padding* get through.
+- TextWorld tells its goal in the first message, under the same prompt for all games. A transcript from another game
+  brings its own goal along, and nothing that the judge is shown gives it away: *swapped task*.
+- A rate is relative to the honest price, which stands beside it. Where one order favours who is shown first, an honest
+  failure is paid too much already and an attack has little to add: `brpo` without defences.
+- `ppr` takes something for every step that is not perfect, so that ending early pays: *truncated*. That is its formula.
+- Commands are short: *first sentence* and *repetition* change little in these episodes.
 """
 
 from __future__ import annotations
@@ -244,10 +255,8 @@ def gullible_judge(experts: Iterable[Trajectory]) -> Rule:
         if candidates(question):
             return won(shown[f"assistant {key[0]}"])
         if "conversation" in shown:
-            taken = set(shown.get("step", shown.get("last step", "")).splitlines()) - {
-                *shown["conversation"].split("\n")
-            }
-            return not deeds.isdisjoint(taken)
+            step = shown["step"] if "step" in shown else shown["last step"]
+            return not deeds.isdisjoint({*step.splitlines()} - {*shown["conversation"].splitlines()})
         if "page 1" in shown:
             return shown["statement S1"].rpartition(" in ")[2].rstrip(".") in shown["page 1"]
         return any(map(won, shown.values()))

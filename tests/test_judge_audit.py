@@ -84,6 +84,7 @@ def test_every_recipe_that_reads_what_a_judge_said_is_audited(script: ModuleType
         assert not resolve(name, params).signals & judged, f"'{name}' asks a judge, and belongs into the audit"
 
 
+@pytest.mark.timeout(600)  # seconds of work, whatever else the machine does
 def test_what_the_defences_hold_and_what_gets_through(script: ModuleType) -> None:
     chosen = [one for one in script.RECIPES if one.label in ("cm2", "scribe", "arena, every pair", "grm")]
     found = {(row["recipe"], row["attack"]): row for row in script.measure(chosen, episodes=1)}
