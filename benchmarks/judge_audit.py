@@ -33,7 +33,6 @@ import json
 import math
 import os
 import pathlib
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -424,13 +423,12 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, help="failing episodes of each game; left out: all")
     parser.add_argument("--result", type=pathlib.Path, default=RESULT)
     typed = parser.parse_args()
-    made_with, began = provenance(), time.perf_counter()
+    made_with = provenance()
     found = measure(episodes=typed.episodes)
     result = {
         "tests": TESTS,
         "date": datetime.date.today().isoformat(),
         "machine": made_with["machine"] | {"python": made_with["python"], "load": round(os.getloadavg()[0], 1)},
-        "seconds": round(time.perf_counter() - began),
         "rows": found,
     }
     typed.result.parent.mkdir(exist_ok=True)

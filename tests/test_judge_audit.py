@@ -66,12 +66,8 @@ def judged_probes() -> set[type]:
     modules = [
         importlib.import_module(f"{package.__name__}.{one.name}") for one in pkgutil.iter_modules(package.__path__)
     ]
-    classes = {getattr(module, name) for module in modules for name in module.__all__}
-    return {
-        one
-        for one in classes
-        if inspect.isclass(one) and "__call__" in vars(one) and "judge" in inspect.signature(one).parameters
-    }
+    classes = {one for module in modules for one in map(vars(module).get, module.__all__) if inspect.isclass(one)}
+    return {one for one in classes if "__call__" in vars(one) and "judge" in inspect.signature(one).parameters}
 
 
 def test_every_recipe_that_reads_what_a_judge_said_is_audited(script: ModuleType) -> None:
