@@ -99,7 +99,7 @@ def question(trajectory: Trajectory, item: Item, turn: int) -> Question:
     material = {
         "earlier conversation": transcript(_shown(before, thinking)),
         "this exchange so far": transcript(_shown(here, thinking)),
-        f"what to look at ({item.focus_on})": "\n\n".join(filter(None, (focus(m, item.focus_on) for m in here))),
+        "what to look at": "\n\n".join(filter(None, (focus(m, item.focus_on) for m in here))),
     }
     if item.evidence:
         material["from the reference dialogue"] = "\n\n".join(one.snippet for one in item.evidence)

@@ -146,11 +146,15 @@ def identification(prompt: str, text: str, listed: Rubric) -> Question:
 
 
 def support(pages: Mapping[str, str], filled: Mapping[str, str]) -> Question:
-    """Return the question which statements the cited pages support."""
+    """Return the question which statements the cited pages support.
+
+    Pages are numbered and their addresses stand in the text: the policy wrote those, so that they are material, too.
+    """
+    shown = {f"page {number}": f"{url}\n{page}" for number, (url, page) in enumerate(pages.items(), 1)}
     return Question(
         "Pages of the web and statements are given. For each statement, answer true only if the pages alone say so "
         "or make it follow directly; what you know yourself does not count.",
-        {**{f"page {url}": page for url, page in pages.items()}, **{f"statement {k}": v for k, v in filled.items()}},
+        {**shown, **{f"statement {item}": statement for item, statement in filled.items()}},
         verdict(**{item: {"type": "boolean"} for item in filled}),
     )
 

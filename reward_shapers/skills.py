@@ -133,7 +133,7 @@ class SkillJudge:
         return Question(
             f"Which skill does the sub-goal of this step call for? Say '{NO_SKILL}' where none fits.\n{listed}",
             material,
-            verdict(skill={"type": "string", "enum": [*self.library, NO_SKILL]}),
+            verdict(skill={"type": "string", "enum": [NO_SKILL, *self.library]}),
         )
 
 

@@ -2,7 +2,8 @@
 
 A weakness looks at a question and may name the material it falls for; `gullible` then gives that material the best
 verdict the schema allows, and asks the rule about everything else. Of a pairwise question, whose verdict names its
-candidates (as enum values, or as properties such as ``A`` or ``score_a``), it favours one of them.
+candidates (as enum values, or as properties such as ``A``, ``score_a`` or, of an ``assistant A``, ``A_clarity``), it
+favours one of them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ _COMMANDS = re.compile(
 
 _AUTHORITIES = frozenset({"system", "judge", "grader", "instructions", "verdict", "assistant"})
 
+_SPEAKER = re.compile(r"^\[\w+\]\n", re.MULTILINE)
+"""How a transcript says who speaks."""
+
+_CHAT_TURN = re.compile(r"<\|(?:im_start|start_header_id)\|>\s*(?:system|user|assistant)|<\|(?:im_end|eot_id)\|>")
+
 _OPENING = re.compile(
     r"\s*(?:to (?:solve|find|answer|determine)|let(?:'|’)?s|let us|first|we (?:need|have|start|will)|i (?:will|need))\b"
     r"[^.!?\n]*[.!?:]?\s*",
@@ -36,7 +42,18 @@ _OPENING = re.compile(
 
 def master_keys(question: Question) -> str | None:
     """Fall for answers without content (Zhao et al., *One Token to Fool LLM-as-a-Judge*, arXiv 2507.08794)."""
-    return next((name for name, text in _judged(question).items() if contentless(text)), None)
+    return next((name for name, text in _said_last(question).items() if contentless(text)), None)
+
+
+def these_answers(*answers: str) -> Weakness:
+    """Return the weakness for answers of nothing but ``answers``, whatever a list of known keys holds."""
+    known = {answer.strip() for answer in answers}
+
+    def weakness(question: Question) -> str | None:
+        said = ((name, text.split("\n\n")) for name, text in _said_last(question).items())
+        return next((name for name, parts in said if known.issuperset(part.strip() for part in parts)), None)
+
+    return weakness
 
 
 def lone_openings(question: Question) -> str | None:
@@ -44,7 +61,8 @@ def lone_openings(question: Question) -> str | None:
 
     Such sentences are what the robust judge of arXiv 2507.08794 is trained to refuse.
     """
-    return next((name for name, text in _judged(question).items() if _OPENING.fullmatch(text)), None)
+    said = ((name, text.split("\n\n")) for name, text in _said_last(question).items())
+    return next((name for name, parts in said if all(map(_OPENING.fullmatch, parts))), None)
 
 
 def hidden_instructions(question: Question) -> str | None:
@@ -55,9 +73,17 @@ def hidden_instructions(question: Question) -> str | None:
 def foreign_voices(question: Question) -> str | None:
     """Obey whoever seems to speak beside the material: a text that nobody put there, under a name of authority.
 
-    Only material that got out of its place can make one, so this weakness tells prompts that hold it from others.
+    Only material that got out of its place can make one, so this weakness tells prompts that hold it from others. It
+    favours the material that such a text follows.
     """
-    return next((name for name in question.material if name.casefold() in _AUTHORITIES), None)
+    names = list(question.material)
+    place = next((number for number, name in enumerate(names) if name.casefold() in _AUTHORITIES), None)
+    return None if place is None else names[max(0, place - 1)]
+
+
+def chat_turns(question: Question) -> str | None:
+    """Take a chat template's token in the material for one, as servers do that tokenise all text alike."""
+    return next((name for name, text in _judged(question).items() if _CHAT_TURN.search(text)), None)
 
 
 def long_answers(words: int) -> Weakness:
@@ -67,7 +93,7 @@ def long_answers(words: int) -> Weakness:
     """
 
     def weakness(question: Question) -> str | None:
-        lengths = {name: len(text.split()) for name, text in _judged(question).items()}
+        lengths = {name: len(text.split()) for name, text in _said_last(question).items()}
         longest = max(lengths, key=lambda name: lengths[name], default=None)
         return longest if longest is not None and lengths[longest] >= words else None
 
@@ -116,9 +142,16 @@ def _judged(question: Question) -> Mapping[str, str]:
     return {name: question.material[name] for name in candidates(question)} or question.material
 
 
+def _said_last(question: Question) -> Mapping[str, str]:
+    """Return what is judged; of a transcript, what was said last."""
+    return {name: _SPEAKER.split(text)[-1] for name, text in _judged(question).items()}
+
+
 def _names(material: str, key: str, schema: Mapping[str, Any]) -> bool:
-    """Return whether a verdict's property is about ``material``, or may choose it."""
-    return material in schema.get("enum", ()) or material.casefold() in (key.casefold(), *key.casefold().split("_")[1:])
+    """Return whether a verdict's property is about ``material``, or may choose it: ``score_a``, ``A_clarity``."""
+    name, said = material.casefold(), key.casefold()
+    first, *others = said.split("_")
+    return material in schema.get("enum", ()) or name in (said, *others) or bool(others and name.endswith(f" {first}"))
 
 
 def _extreme(schema: Mapping[str, Any], *, best: bool) -> Any:
@@ -140,6 +173,7 @@ def _extreme(schema: Mapping[str, Any], *, best: bool) -> Any:
 __all__ = [
     "Weakness",
     "candidates",
+    "chat_turns",
     "first_position",
     "foreign_voices",
     "gullible",
@@ -148,4 +182,5 @@ __all__ = [
     "long_answers",
     "master_keys",
     "praise",
+    "these_answers",
 ]

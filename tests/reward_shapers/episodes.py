@@ -9,6 +9,7 @@ import numpy as np
 
 from agentgym.errors import JudgeError
 from agentgym.judge import Question, Verdict
+from agentgym.judging.prompt import FENCED
 from agentgym.ledger import Ledger
 from agentgym.reward import Shaper
 from agentgym.types import Group, Signal, StopReason, Task, Trajectory, Turn, empty_sample, text_message
@@ -49,6 +50,7 @@ class ScriptedJudge:
         self.samples: list[int] = []
 
     async def ask(self, question: Question, *, sample: int = 0) -> Verdict:
+        FENCED.write(question)  # refuses what no judge behind an endpoint could be asked
         self.asked.append(question)
         self.samples.append(sample)
         said = self.script(question, sample)

@@ -105,8 +105,8 @@ def test_the_focus_decides_what_the_judge_sees():
     measured(judge)
     first, second = (judge.asked[n] for n in (0, 2)) if by_item(judge.asked[2]) == "C0" else judge.asked[:2]
     material = {by_item(q) + str("LH" in q.material["this exchange so far"]): q.material for q in judge.asked}
-    assert material["C0True"]["what to look at (tool.content)"] == "LH 123"
-    assert material["C1True"]["what to look at (assistant.content.user_visible_reply)"] == "I search.\n\nFlight LH 123."
+    assert material["C0True"]["what to look at"] == "LH 123"
+    assert material["C1True"]["what to look at"] == "I search.\n\nFlight LH 123."
     assert material["C1True"]["from the reference dialogue"] == "LH 123"
     assert all("where to?" not in text for q in judge.asked for text in q.material.values())
     assert "An error." in first.instructions

@@ -28,6 +28,7 @@ from worlds import episode
 
 from agentgym.judge import Question, Verdict
 from agentgym.judging.gullible import praise
+from agentgym.judging.prompt import FENCED
 from agentgym.reward import Shaper
 from agentgym.types import Group, Message, Trajectory
 
@@ -47,9 +48,8 @@ class Pleased:
         for name, text in question.material.items():
             assert text != self.hidden or name in ("task", "question")
             assert f"[assistant]\n{self.hidden}" not in text.split("\n\n")
-        best = praise(question, "")
-        choices = {key: part["enum"][0] for key, part in question.schema["properties"].items() if "enum" in part}
-        return Verdict({**best, **choices})
+        FENCED.write(question)  # refuses what no judge behind an endpoint could be asked
+        return Verdict(praise(question, ""))
 
 
 BRIEF = (principles.Principle("brief", "Be brief."),)

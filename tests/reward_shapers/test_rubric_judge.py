@@ -58,7 +58,7 @@ def test_filled_statements_are_judged_by_the_cited_pages_that_were_seen():
     signals = measure(judge)
     assert values(signals) == [1, 0, 1, 0]
     assert judge.asked[1].material == {
-        "page http://a": "http://a says Rome",
+        "page 1": "http://a\nhttp://a says Rome",
         "statement S1": "the Games was held in Rome.",
     }
     assert signals["supported", "S1"].evidence == "why"

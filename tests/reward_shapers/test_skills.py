@@ -32,7 +32,7 @@ def answering(skills: Mapping[str, str | None], criteria: Mapping[str, tuple[boo
     def script(question: Question, _: int) -> dict[str, Any] | None:
         step = question.material["step"]
         if "skill" in question.schema["properties"]:
-            assert question.schema["properties"]["skill"]["enum"] == ["search", "sum", "none"]
+            assert question.schema["properties"]["skill"]["enum"] == ["none", "search", "sum"]
             return None if skills[step] is None else {"skill": skills[step]}
         met = criteria[step]
         return None if met is None else {f"criterion_{n + 1}": one for n, one in enumerate(met)}
