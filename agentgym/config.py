@@ -27,7 +27,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
-WITHOUT_SIBLINGS = frozenset({"gae", "reinforce_pp"})
+WITHOUT_SIBLINGS = frozenset({"as_paid", "gae", "reinforce_pp"})
 "Advantage estimators that take a group of one; all others compare siblings."
 
 COMPARE_STATES = ("gigpo", "gigpo_loo")
@@ -193,6 +193,7 @@ class TrainConfig(Section):
         "gigpo",
         "rtmc",
         "reinforce_pp",
+        "as_paid",
         "gae",
     ] = "turn_rtg_loo"
     "Estimator of `agentgym.train.advantage`."
