@@ -148,8 +148,8 @@ def rank_advantage(ties: Ties = "mean", *, name: str = "rank_advantage") -> Shap
     It is centred and scaled already, and wants no further baseline: train on it ``as_paid``. Equals of everybody get
     exactly 0.
 
-    Breaks *bounded*: how far it goes depends on the number of siblings. Breaks *scale honesty*: it is measured in
-    deviations.
+    Breaks *bounded*: how far it goes depends on the number of siblings, and every turn is paid. Breaks *scale
+    honesty*: it is measured in deviations. Breaks *prefix-only*: a place is known in the end and paid at every turn.
     """
     _check_ties(ties)
 
