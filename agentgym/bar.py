@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-class Bar:
-    """Appears with the first call of `update`."""
-
-    def __init__(self, title: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True))
-        self._row = self._bar.add_task(title, total=None)
-
-    def update(self, ready: int, wanted: int) -> None:
-        """Show that ``ready`` of ``wanted`` are done."""
-        self._bar.update(self._row, completed=ready, total=wanted)
-
-    def __enter__(self) -> Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
+Progress = Callable[[int, int], None]
+"""Called with (ready, wanted)."""
 
 
-__all__ = ["Bar"]
+@contextmanager
+def shown(title: str, progress: Progress | None) -> Iterator[Progress | None]:
+    """Yield ``progress``, or where there is none and standard error is a terminal, what moves a bar there.
+
+    The bar appears with the first call.
+    """
+    if progress is not None or not sys.stderr.isatty():
+        yield progress
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        row = bar.add_task(title, total=None)
+        yield lambda ready, wanted: bar.update(row, completed=ready, total=wanted)
+
+
+__all__ = ["Progress", "shown"]

@@ -53,7 +53,7 @@ class EnvConfig(Section):
     workers: Count = 2
     "Processes that run worlds: engines gain nothing from threads."
     concurrency: Count = 96
-    "Episodes in flight; above groups x group_size it gains nothing."
+    "Episodes in flight; above groups x group_size x (1 + max_lag) it gains nothing."
     call_timeout_s: Positive = 60.0
     "Seconds one reset or step may take before its worker is replaced."
     retries: Whole = 2
@@ -80,20 +80,52 @@ class ModelConfig(Section):
     max_context: Annotated[int, Field(ge=8)] = 1536
     "Tokens of one segment, the answer included."
     dtype: Literal["float32", "bfloat16"] = "float32"
-    "Of the weights while training."
+    "Of the weights while training, and of the optimiser's moments, which then round at random."
+    device: Literal["cpu", "cuda"] = "cpu"
+    "Where the model learns. Runs on a GPU do not repeat to the bit."
+    template: dict[str, Any] = {}
+    "Variables of the chat template, such as enable_thinking = false."
+
+
+class VllmConfig(Section):
+    """The servers behind ``policy.engine = "vllm"``: launched and ended by the run, or running already."""
+
+    urls: list[str] = []
+    "Where servers of the model listen that run already; left out: the run launches its own."
+    servers: Count = 1
+    "So many are launched."
+    python: str | None = None
+    "Interpreter that has vLLM; left out: this one if it has, else that of `.venv-vllm`."
+    dtype: Literal["float32", "bfloat16"] | None = None
+    "Of the weights that are served; left out: that the learner computes in."
+    options: dict[str, Any] = {}
+    "Further options of vLLM's command line, such as gpu-memory-utilization = 0.5."
+    folder: str = "/dev/shm"
+    "Where weights are handed over: a folder that the trainer and the servers know by the same name."
+    start_deadline_s: Positive = 600.0
+    "Seconds until a launched server has to answer."
+    sync_deadline_s: Positive = 120.0
+    "Seconds one call of handing weights over may take."
+    silence_s: Positive = 60.0
+    "Seconds without a sign of life after which a server is given up."
+    canary_tolerance: Positive | None = None
+    "Nats by which a log-probability of trainer and server may differ; left out: that of the number format."
 
 
 class PolicyConfig(Section):
     """How the policy answers while training."""
 
-    engine: Literal["embedded"] = "embedded"
-    "embedded: torch in this process."
+    engine: Literal["embedded", "vllm"] = "embedded"
+    "embedded: torch in this process; vllm: servers, which are handed the weights after each step."
     temperature: Positive = 1.0
     "Of sampling. Greedy sampling leaves nothing to compare, so 0 is for evaluation only."
     max_tokens: Count = 16
     "Length of one answer."
+    history: Literal["auto", "tokens", "turns"] = "auto"
+    "tokens: a token buffer that grows; turns: rendered anew, a row each; auto: turns where the template rewrites it."
     turn_deadline_s: Positive = 300.0
     "Seconds one answer may take before the episode counts as lost to the infrastructure."
+    vllm: VllmConfig = VllmConfig()
 
 
 class ProbeConfig(Section):
@@ -240,12 +272,16 @@ class TrainConfig(Section):
     "Whether each reward component is normalised on its own before they are summed."
     scale: Literal["none", "group", "batch"] = "batch"
     "Over what the advantages are divided by their standard deviation."
+    loss: Literal["clip", "cispo", "gspo_turn", "gspo_trajectory"] = "clip"
+    "clip: a ratio for each token, clipped; cispo: its weight bounded; gspo: one ratio a turn or trajectory."
     clip_low: Annotated[float, Field(ge=0, lt=1)] = 0.2
     "How far below 1 the probability ratio may go."
     clip_high: NotNegative = 0.28
     "How far above 1 the probability ratio may go."
     kl: NotNegative = 0.0
-    "Weight of the divergence from the weights the run started with."
+    "Weight of the divergence from the reference."
+    reference: str | None = None
+    "A model's folder, or the URL of a vLLM server; left out: the weights that reinforcement started with."
     entropy: NotNegative = 0.0
     "Weight of the entropy bonus."
     epochs: Count = 1
@@ -254,7 +290,20 @@ class TrainConfig(Section):
     "Optimiser steps of one epoch."
     token_budget: Count = 16384
     "Tokens of one forward pass; holds at least one full context."
+    gradient_checkpointing: bool = False
+    "Whether layers are computed again for their gradient instead of being kept."
+    autocast: bool = False
+    "Whether to compute in bfloat16 from weights that stay float32."
     max_grad_norm: Positive = 1.0
+    max_lag: Whole = 0
+    "Steps by which the weights that sampled may be older than those that learn; above 0 rollouts run ahead."
+    correction: Literal["none", "truncate", "mask"] = "none"
+    "What bounds the weight of a sample of other weights; none: it counts in full, and is what ratios start from."
+    correction_level: Literal["token", "turn", "trajectory"] = "token"
+    correction_low: NotNegative = 0.5
+    "Below it a masked sample counts nothing."
+    correction_high: Positive = 2.0
+    "Above it a masked sample counts nothing, and a truncated one no more than this."
 
 
 class EvalConfig(Section):
@@ -372,6 +421,18 @@ def _impossible(config: RunConfig) -> Iterator[str]:
     """Yield a line for each thing that cannot be although each value alone could."""
     yield from _impossible_model(config.model)
     yield from _impossible_train(config.train)
+    if config.train.autocast and config.model.dtype != "float32":
+        yield f"train.autocast: found true; allowed: false with model.dtype '{config.model.dtype}'"
+    if (config.train.reference or "").startswith("http") and config.policy.temperature != 1:
+        reason = "a server scores at 1"
+        yield f"policy.temperature: found {config.policy.temperature:g}; allowed: 1 with a served reference: {reason}"
+    if config.model.template and config.model.path is None:
+        yield "model.template: found variables; allowed: left out without model.path: a fresh model's has none"
+    if config.deterministic and config.model.device != "cpu":
+        yield "deterministic: found true; allowed: false with model.device 'cuda'"
+    if config.train.max_lag and config.policy.engine == "embedded":
+        reason = "which samples from the very weights that are learnt"
+        yield f"train.max_lag: found {config.train.max_lag}; allowed: 0 with policy.engine 'embedded', {reason}"
     context = config.model.max_context
     budgets = {"train.token_budget": config.train.token_budget}
     if config.pretrain.plays and config.model.path is None:
@@ -412,6 +473,10 @@ def _impossible_train(train: TrainConfig) -> Iterator[str]:
         yield f"train.negative: found lambda0 + kappa = {least:g}; allowed: at least 0, {reason}"
     if train.by_component and train.advantage == "gae":
         yield "train.by_component: found true; allowed: false with train.advantage 'gae', which values the sum"
+    if (low := train.correction_low) > min(1.0, train.correction_high):
+        yield f"train.correction_low: found {low}; allowed: at most 1, and at most train.correction_high"
+    if train.reference is not None and not train.kl:
+        yield f"train.reference: found '{train.reference}'; allowed: left out without train.kl, which measures from it"
     if train.minibatches > (episodes := train.groups * train.group_size):
         yield f"train.minibatches: found {train.minibatches}; allowed: at most the {episodes} episodes of a step"
 
@@ -501,7 +566,7 @@ def _parsed(path: Sequence[str], value: object) -> object:
             return kind(value)
         if kind is bool:
             return {"true": True, "false": False}.get(value.lower(), value)
-        if kind is dict or _entry(field) or len(path) > len(_declared(path)):
+        if kind is dict or get_origin(kind) is list or len(path) > len(_declared(path)):
             return tomllib.loads(f"value = {value}")["value"]
     except (ValueError, tomllib.TOMLDecodeError):
         return value
@@ -537,7 +602,8 @@ def _field(path: Sequence[str], section: type[BaseModel] | None = None) -> Field
 def _entry(field: FieldInfo | None) -> type[Section] | None:
     """Return the section that each entry of a list is, where ``field`` holds such a list."""
     kind = _kind(field) if field else None
-    return get_args(kind)[0] if get_origin(kind) is list else None
+    inside = get_args(kind)[0] if get_origin(kind) is list else None
+    return inside if isinstance(inside, type) and issubclass(inside, Section) else None
 
 
 def _kind(field: FieldInfo) -> Any:
@@ -601,8 +667,8 @@ def _allowed(field: FieldInfo) -> str:
     optional = " (or left out)" if kind is not field.annotation and type(None) in get_args(field.annotation) else ""
     if get_origin(kind) is Literal:
         return " or ".join(f"'{choice}'" for choice in get_args(kind)) + optional
-    if _entry(field) is not None:
-        return "a list of tables"
+    if get_origin(kind) is list:
+        return "a list of tables" if _entry(field) else "a list of texts"
     words = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}.get(kind, "a table")
     return f"{words}{_bounds(field)}{optional}"
 
@@ -646,6 +712,7 @@ __all__ = [
     "Section",
     "TrainConfig",
     "TurnsConfig",
+    "VllmConfig",
     "WarmstartConfig",
     "build",
     "dump",

@@ -8,9 +8,10 @@ spells a special token, such as the one that ends a turn, a space breaks it up.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -18,7 +19,11 @@ from agentgym.errors import ConfigError
 from agentgym.tools import parse_assistant, tool_calls_json
 from agentgym.types import Finish, Message, TokenIds
 
+History = Literal["auto", "tokens", "turns"]
 _PROBE = "zzprobezz"
+_TURNS = ((Message("system", "Play."), Message("user", "x")), (Message("user", "y"),), (Message("user", "z"),))
+_ANSWERS = (Message("assistant", "go"), Message("assistant", "stay"))
+"A conversation that shows whether a template leaves what was said as it was."
 
 
 class Tokenizer(Protocol):
@@ -41,13 +46,20 @@ class Tokenizer(Protocol):
 class Renderer:
     """One tokenizer's way of writing conversations.
 
+    Args:
+        history: how what was said comes before the next answer. ``"tokens"``: as the token buffer, whatever the
+            template would make of it now. ``"turns"``: rendered anew before each turn, as templates that rewrite it
+            want. ``"auto"``: the first where both come to the same, else the second.
+
     Raises:
-        ConfigError: the tokenizer has no chat template, or an assistant's turn does not end with its end-of-sequence
-            token, so that a sampled answer cannot be extended token by token.
+        ConfigError: the tokenizer has no end-of-sequence token or, for ``"tokens"``, no chat template that ends an
+            assistant's turn with it, so that a sampled answer cannot be extended token by token.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, history: History = "tokens") -> None:
         self.tokenizer = tokenizer
+        self.rewrites = ""
+        "Why history is rendered anew before each turn; empty where the token buffer grows."
         if tokenizer.eos_token is None or tokenizer.eos_token_id is None:
             raise ConfigError(
                 "the tokenizer has no end-of-sequence token; set `eos_token` in its tokenizer_config.json"
@@ -56,11 +68,17 @@ class Renderer:
         self.eos_id: int = tokenizer.eos_token_id
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | {self.eos_token}
         self._special = re.compile("|".join(re.escape(token) for token in sorted(special, key=len, reverse=True)))
-        if not self._after_answer(()).startswith(self.eos_token):
-            raise ConfigError(
-                "the chat template does not end an assistant's turn with the end-of-sequence token "
-                f"{self.eos_token!r}; set `eos_token` to the token that ends a turn"
-            )
+        if history == "turns":
+            self.rewrites = "policy.history is 'turns'"
+            return
+        try:
+            self._check_end()
+            if history == "auto":
+                self.check(_TURNS, _ANSWERS)
+        except ConfigError as error:
+            if history == "tokens":
+                raise
+            self.rewrites = str(error)
 
     def start(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> TokenIds:
         """Return the ids (N,) of a conversation's opening, up to where the assistant begins to write."""
@@ -109,6 +127,13 @@ class Renderer:
             f"({self.tokenizer.decode(whole[at : at + 8])!r} against {self.tokenizer.decode(buffer[at : at + 8])!r})"
         )
 
+    def _check_end(self) -> None:
+        if not self._after_answer(()).startswith(self.eos_token):
+            raise ConfigError(
+                "the chat template does not end an assistant's turn with the end-of-sequence token "
+                f"{self.eos_token!r}; set `eos_token` to the token that ends a turn"
+            )
+
     def _template(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, answer_next: bool) -> str:
         try:
             return str(
@@ -150,6 +175,20 @@ class Renderer:
         return np.asarray(self.tokenizer.encode(text, add_special_tokens=False), np.int32)
 
 
+def set_variables(tokenizer: Any, variables: Mapping[str, Any]) -> None:
+    """Fix ``variables`` of the tokenizer's chat template, wherever it is rendered, also by a server.
+
+    Raises:
+        ConfigError: the tokenizer has no chat template.
+    """
+    if not variables:
+        return
+    if not tokenizer.chat_template:
+        raise ConfigError("model.template: the tokenizer has no chat template whose variables could be set")
+    fixed = "".join(f"{{%- set {name} = {json.dumps(value)} %}}" for name, value in variables.items())
+    tokenizer.chat_template = fixed + tokenizer.chat_template
+
+
 def _content(message: Message) -> str:
     return message.content + tool_calls_json(message.tool_calls)
 
@@ -159,4 +198,4 @@ def _apart(special: re.Match[str]) -> str:
     return f"{special[0][0]} {special[0][1:]}"
 
 
-__all__ = ["Renderer", "Tokenizer"]
+__all__ = ["History", "Renderer", "Tokenizer", "set_variables"]

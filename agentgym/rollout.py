@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from agentgym.admission import Gate
+from agentgym.clock import Clock
 from agentgym.env import Environment
 from agentgym.errors import AgentgymError, DeadlineError, InfrastructureError, UsageError
 from agentgym.policy import Context, Policy, sample_seed
@@ -65,9 +67,11 @@ class Rollouts:
 
     Args:
         make_environment: gives a fresh environment; called from a thread, again whenever one was lost.
-        concurrency: episodes in flight.
+        concurrency: episodes in flight, of all that run at the same time.
         retries: fresh attempts at a rollout that the infrastructure lost.
         give_up_after: rollouts lost in a row after which the run is stopped rather than continued on nothing.
+        limit: says how many episodes may be in flight now, where that is fewer; asked whenever one begins or ends.
+        clock: is told when worlds are waited for.
     """
 
     def __init__(
@@ -79,10 +83,13 @@ class Rollouts:
         retries: int = 2,
         deadlines: Deadlines = Deadlines(),
         give_up_after: int = 16,
+        limit: Callable[[], int] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._make_environment, self._policy, self._deadlines = make_environment, policy, deadlines
         self._retries, self._give_up_after = retries, give_up_after
         self._concurrency = concurrency
+        self._gate = Gate(lambda: concurrency if limit is None else min(concurrency, limit()))
         self._idle: list[Environment] = []
         self._busy: dict[Environment, Future[Any]] = {}
         self._threads = self._new_threads()
@@ -90,8 +97,7 @@ class Rollouts:
         self._cancelled = False
         self._next: dict[str, Task] = {}
         "Rollout -> the task that its environment will probably be asked for afterwards."
-        self.world_seconds = 0.0
-        "Time spent waiting for worlds, summed over episodes."
+        self._clock = clock or Clock()
 
     async def run(
         self, requests: Sequence[Request], *, on_outcome: Callable[[Outcome], None] | None = None
@@ -105,12 +111,14 @@ class Rollouts:
         self._cancelled = False
         outcomes: list[Outcome | None] = [None] * len(requests)
         later = requests[self._concurrency :]
-        self._next = {request.rollout_id: after.task for request, after in zip(requests, later, strict=False)}
+        self._next |= {request.rollout_id: after.task for request, after in zip(requests, later, strict=False)}
         queue = iter(enumerate(requests))
 
         async def work() -> None:
             for index, request in queue:
-                outcome = await self._attempt(request)
+                async with self._gate():
+                    outcome = await self._attempt(request)
+                self._next.pop(request.rollout_id, None)
                 outcomes[index] = outcome
                 if on_outcome is not None:
                     on_outcome(outcome)
@@ -185,6 +193,7 @@ class Rollouts:
         turns: list[Turn] = []
         prompt = renderer.start(messages, info["tools"]) if renderer else _NO_IDS
         buffer = prompt
+        segment = 0
         stop: StopReason | None = info["stop"]
         while stop is None:
             if self._cancelled:
@@ -197,7 +206,7 @@ class Rollouts:
             started = time.monotonic()
             context = Context(
                 rollout_id=name,
-                segment=0,
+                segment=segment,
                 messages=tuple(messages),
                 token_ids_N=buffer,
                 sampling=replace(request.sampling, max_tokens=min(room, request.sampling.max_tokens)),
@@ -209,13 +218,18 @@ class Rollouts:
             action = sample.message
             heard, reward, _, _, info = await self._world(partial(environment.step, action), environment)
             t = len(turns)
-            turns.append(Turn(observation, sample, prompt, seconds=time.monotonic() - started))
+            turns.append(Turn(observation, sample, prompt, segment=segment, seconds=time.monotonic() - started))
             signals.append(Signal("reward", float(reward), "environment", turn=t))
             signals.extend(info["signals"])
             stop = info["stop"]
             observation = heard
             messages += [action, *heard]
-            if renderer and stop is None:
+            if renderer is None or stop is not None:
+                continue
+            if renderer.rewrites:
+                prompt = buffer = renderer.start(messages, info["tools"])
+                segment += 1
+            else:
                 prompt = renderer.bridge(sample.finish, heard)
                 buffer = np.concatenate([buffer, sample.token_ids_N, prompt])
         return Completed(
@@ -233,25 +247,29 @@ class Rollouts:
 
     async def _world(self, call: Callable[[], T], environment: Environment | None = None) -> T:
         """Run one call of a world in a thread, under its deadline; whatever escapes it is the world's failure."""
-        started = time.monotonic()
         future = self._threads.submit(call)
         if environment is not None:
             self._busy[environment] = future
         limit = asyncio.timeout(self._deadlines.step_s)  # wait_for may swallow a cancellation, before Python 3.12
         try:
-            async with limit:
-                return await asyncio.wrap_future(future)
+            with self._clock("worlds"):
+                async with limit:
+                    return await asyncio.wrap_future(future)
         except AgentgymError:
+            raise
+        except asyncio.CancelledError:
+            if environment is None:
+                future.add_done_callback(_close_made)
             raise
         except Exception as error:  # the boundary: an environment may raise anything
             if limit.expired():
+                if environment is None:
+                    future.add_done_callback(_close_made)
                 # Its thread may never come back: those who come after get new ones.
                 self._threads.shutdown(wait=False)
                 self._threads = self._new_threads()
                 raise DeadlineError(f"the world did not answer within {self._deadlines.step_s:g} s") from None
             raise InfrastructureError(f"the world failed: {error!r}") from error
-        finally:
-            self.world_seconds += time.monotonic() - started
 
     def _discard(self, environment: Environment) -> None:
         """Close ``environment``, but never beside a call that still runs in it."""
@@ -270,6 +288,12 @@ def _close_quietly(environment: Environment) -> None:
         environment.close()
     except Exception:  # it is being thrown away because it failed
         return
+
+
+def _close_made(call: Future[Any]) -> None:
+    """Close the environment that ``call`` made when nobody waited for it any more."""
+    if not call.cancelled() and call.exception() is None:
+        _close_quietly(call.result())
 
 
 def world_seed(seed: int) -> int:

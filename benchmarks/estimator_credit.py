@@ -45,7 +45,8 @@ from agentgym.rollout import Request, Rollouts, completed
 from agentgym.train import imitation
 from agentgym.train.estimator import Fit, ProgressEstimator, Reads, fit
 from agentgym.train.factory import build_model, build_tokenizer
-from agentgym.train.learner import Learner, optimizers
+from agentgym.train.learner import Learner
+from agentgym.train.optimizer import optimizers
 from agentgym.types import Trajectory
 
 Reals = NDArray[np.float64]

@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agentgym import images
+from agentgym.provenance import provenance
 from agentgym.sandbox import BoxSpec
 from agentgym.sandbox.docker_box import DockerBox, engine
 from agentgym.sandbox.home import Owner
@@ -63,7 +64,7 @@ def main() -> None:
         "benchmark": "sandbox",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
-            "cpu": cpu(),
+            "cpu": provenance()["machine"]["processor"],
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "load_before": load,
@@ -371,11 +372,6 @@ def quantiles(times: Times) -> dict[str, float]:
         "max": 1000 * ordered[-1],
         "count": len(ordered),
     }
-
-
-def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def page(result: dict[str, Any]) -> str:

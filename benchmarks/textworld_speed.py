@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agentgym.env import Environment
+from agentgym.provenance import provenance
 from agentgym.remote import WorkerPool
 
 with warnings.catch_warnings():
@@ -63,7 +64,12 @@ def main() -> None:
     result = {
         "benchmark": "textworld_speed",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "python": platform.python_version()} | {"load_before": load},
+        "machine": {
+            "cpu": provenance()["machine"]["processor"],
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        }
+        | {"load_before": load},
         "versions": {name: version(name) for name in ("agentgym-suite", "textworld", "jericho", "gymnasium")},
         "games": arguments.games,
         "rounds": arguments.rounds,
@@ -189,11 +195,6 @@ def generation() -> dict[str, float]:
             store.prepare("train", 12, workers, None)
             rates[f"games_per_s_{workers}"] = 12 / (time.perf_counter() - started)
     return rates
-
-
-def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def show(result: dict[str, Any]) -> None:

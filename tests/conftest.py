@@ -1,8 +1,8 @@
 """What every test shares: needs a machine may lack, and a list of what was not run and why.
 
-A test that needs something special says so by a marker (`gpu`, `docker`, `bubblewrap`) or calls `pytest.skip` with the
-reason. With ``AGENTGYM_REQUIRE=all`` in the environment whatever would be skipped fails instead, but for the want of a
-GPU.
+A test that needs something special says so by a marker (`gpu`, `docker`, `bubblewrap`, `vllm`) or calls `pytest.skip`
+with the reason. With ``AGENTGYM_REQUIRE=all`` in the environment whatever would be skipped fails instead, but for the
+want of a GPU.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker, lacking in (("gpu", lacks_gpu), ("docker", lacks_docker), ("bubblewrap", lacks_bubblewrap)):
+    lacks = {"gpu": lacks_gpu, "docker": lacks_docker, "bubblewrap": lacks_bubblewrap, "vllm": lacks_vllm}
+    for marker, lacking in lacks.items():
         if item.get_closest_marker(marker) and (reason := lacking()):
             pytest.skip(reason)
 
@@ -112,3 +113,18 @@ def lacks_docker() -> str:
         return "no docker command"
     asked = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=20)
     return "" if asked.returncode == 0 else "no docker engine answers"
+
+
+@cache
+def lacks_vllm() -> str:
+    """Return why tests with a vLLM server cannot run here, or nothing."""
+    try:
+        from agentgym.errors import UsageError
+        from agentgym.policy.server import find_interpreter
+    except ImportError as error:
+        return str(error)
+    try:
+        find_interpreter()
+    except UsageError as error:
+        return str(error)
+    return ""

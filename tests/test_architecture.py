@@ -18,7 +18,22 @@ FOLDERS = {"agentgym": "agentgym", "environments": "agentgym.environments", "rew
 LAYERS = (
     {"types"},
     {"errors"},
-    {"bar", "config", "files", "jsonlines", "ledger", "presets", "provenance", "render", "spaces", "tools", "wire"},
+    {
+        "admission",
+        "bar",
+        "clock",
+        "config",
+        "files",
+        "jsonlines",
+        "ledger",
+        "loopback",
+        "presets",
+        "provenance",
+        "render",
+        "spaces",
+        "tools",
+        "wire",
+    },
     {"claims", "env", "judge", "judging", "policy", "probe", "reward", "sandbox"},
     {"images", "recipes", "registry", "remote", "reopen", "rollout"}
     | {"store", "store_signals", "testing", "worker", "wrappers"},

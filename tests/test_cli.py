@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from agentgym import __version__, config
 from agentgym.cli import main, play
 from agentgym.cli.app import run
 from agentgym.cli.options import parsed
-from agentgym.cli.train import continue_command, continued, parameters
+from agentgym.cli.train import _told, continue_command, continued
 from agentgym.errors import InfrastructureError, StoredRunError, UsageError
+from agentgym.train.memory import shape_of
 
 GAMES = "games={demo=4,train=2,valid=1,test=1}"
 COMMAND = Path(sys.executable).with_name("agentgym")
@@ -92,7 +94,19 @@ def test_the_installed_command_tells_its_version() -> None:
         ["--help"],
         *(
             [name, "--help"]
-            for name in ["train", "eval", "list", "info", "play", "doctor", "curve", "score", "probe", "reward"]
+            for name in [
+                "train",
+                "eval",
+                "list",
+                "info",
+                "play",
+                "doctor",
+                "curve",
+                "score",
+                "probe",
+                "reward",
+                "serve-policy",
+            ]
         ),
     ],
 )
@@ -297,7 +311,7 @@ def test_parameters_are_counted_as_the_model_has_them() -> None:
         seed=0,
     )
     missing = (92 - len(tokenizer)) * 64
-    assert parameters(made) == sum(parameter.numel() for parameter in model.parameters()) + missing
+    assert shape_of(made).parameters == sum(parameter.numel() for parameter in model.parameters()) + missing
 
 
 @pytest.mark.parametrize(
@@ -396,6 +410,13 @@ def test_a_run_can_be_interrupted_before_it_has_begun(here: Path, cache: Path) -
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
+
+
+def test_an_interrupt_that_a_library_swallows_is_not_lost() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), _told(), suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_curve_of_nothing_is_a_usage_error(fails: Fails) -> None:

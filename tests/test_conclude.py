@@ -36,6 +36,8 @@ TASK = Task("echo/0", "Say something.", 9)
 class WordForWord:
     """Renders any message as four tokens."""
 
+    rewrites = ""
+
     def start(self, messages: Sequence[object], tools: Sequence[object]) -> TokenIds:
         return np.zeros(4 * len(messages), np.int32)
 

@@ -305,6 +305,10 @@ def test_wrong_value_says_what_was_found_and_what_is_allowed(key: str, value: ob
         ({"policy.max_tokens": 1536}, "policy.max_tokens: found 1536; allowed: below model.max_context (1536)"),
         ({"model.heads": 3}, "model.width: found 128; allowed: a multiple of 6, twice model.heads"),
         ({"model.kv_heads": 3}, "model.kv_heads: found 3; allowed: a divisor of model.heads (4)"),
+        (
+            {"model.template": {"enable_thinking": False}},
+            "model.template: found variables; allowed: left out without model.path: a fresh model's has none",
+        ),
     ],
 )
 def test_impossible_combination_is_refused(overrides: dict[str, object], line: str) -> None:

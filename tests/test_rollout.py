@@ -204,6 +204,24 @@ def test_a_prompt_that_does_not_fit_is_an_episode_without_turns() -> None:
     assert trajectory.final_observation[0].content.startswith("This is echo/0")
 
 
+def test_history_that_is_rendered_anew_is_a_segment_a_turn() -> None:
+    renderer = Renderer(TOKENIZER, history="turns")
+    seen: list[tuple[int, list[int]]] = []
+
+    def say(context: Context) -> str:
+        seen.append((context.segment, context.token_ids_N.tolist()))
+        return "hello"
+
+    (trajectory,) = completed(play(EchoEnvironment, ScriptedPolicy(say, renderer=renderer), requests(1)))
+    said: list[Message] = []
+    for t, turn in enumerate(trajectory.turns):
+        said += turn.observation
+        assert turn.segment == t
+        assert turn.prompt_ids_N.tolist() == renderer.start(said).tolist()
+        assert seen[t] == (t, turn.prompt_ids_N.tolist())
+        said.append(turn.sample.message)
+
+
 @pytest.mark.parametrize("lockstep", [True, False])
 def test_a_model_plays(lockstep: bool) -> None:
     model = build_model(TOKENIZER, layers=1, width=32, heads=2, max_context=512, seed=0)
@@ -308,6 +326,27 @@ class Sleeper(EchoEnvironment):
         Sleeper.closed += (f"closed {self.number}",)
 
 
+def test_a_world_that_is_made_too_late_is_closed() -> None:
+    closed, release = threading.Event(), threading.Event()
+
+    class Late(EchoEnvironment):
+        def close(self) -> None:
+            closed.set()
+
+    def make() -> Environment:
+        release.wait(20)
+        return Late()
+
+    with closing(
+        Rollouts(make, Witness(lambda _: "hello"), concurrency=1, retries=0, deadlines=Deadlines(step_s=0.2))
+    ) as rollouts:
+        (outcome,) = asyncio.run(rollouts.run(requests(1)))
+        assert isinstance(outcome, InfraFailure)
+        assert not closed.is_set()
+        release.set()
+        assert closed.wait(10)
+
+
 def test_a_world_that_hangs_blocks_nobody_and_is_closed_when_it_wakes() -> None:
     Sleeper.made, Sleeper.closed, Sleeper.release = 0, (), threading.Event()
     policy = Witness(lambda _: "hello")
@@ -409,6 +448,27 @@ def test_an_environment_is_told_what_it_will_probably_be_asked_for_next() -> Non
     assert sorted(told, key=str) == sorted(
         [{"task": "a", "next": "b"}] * 2 + [{"task": "b", "next": "c"}, {"task": "b"}, {"task": "c"}], key=str
     )
+
+
+def test_a_run_that_begins_beside_another_leaves_it_its_guesses() -> None:
+    told: list[dict[str, Any]] = []
+
+    class Told(EchoEnvironment):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
+            told.append({name: task.id for name, task in (options or {}).items()})
+            return super().reset(seed=seed, options=options)
+
+    def asked(name: str) -> list[Request]:
+        return [Request(f"{name}{number}", name, Task(f"{name}{number}", "", 1), number) for number in range(3)]
+
+    async def both(rollouts: Rollouts) -> None:
+        await asyncio.gather(rollouts.run(asked("a")), rollouts.run(asked("b")))
+
+    with closing(Rollouts(Told, Witness(lambda _: "x"), concurrency=1)) as rollouts:
+        asyncio.run(both(rollouts))
+        assert rollouts._next == {}
+    guesses = {(seen["task"], seen["next"]) for seen in told if "next" in seen}
+    assert guesses == {("a0", "a1"), ("a1", "a2"), ("b0", "b1"), ("b1", "b2")}
 
 
 def test_an_unknown_task_stops_the_run() -> None:

@@ -124,6 +124,26 @@ def _evaluate(
     _print(measure(asked, quiet=quiet), evaluation, json=json, emit=emit)
 
 
+@app.command("serve-policy")
+def _serve_policy(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, in the Hugging Face layout.")],
+    max_context: Annotated[int, typer.Option(min=8, help="Tokens of prompt and answer together.")] = 4096,
+    dtype: Annotated[str, typer.Option(metavar="float32|bfloat16", help="Of the weights.")] = "float32",
+    python: Annotated[
+        str | None, typer.Option(help="Interpreter that has vLLM.  [default: found]", show_default=False)
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of vLLM's; repeatable.")
+    ] = None,
+    start_deadline_s: Annotated[float, typer.Option(help="Seconds until it has to answer.")] = 600.0,
+    log: Annotated[Path, typer.Option(help="File that all it says goes to.")] = Path("vllm-server.log"),
+) -> None:
+    """Serve a model by vLLM, so that its weights can be replaced while it answers."""
+    from .serve_policy import Asked, serve
+
+    serve(Asked(model, max_context, dtype, python, option or (), start_deadline_s, log))
+
+
 @app.command("list")
 def _catalogue(json: _Json = False) -> None:
     """List environments, presets, rewards, probes and advantage estimators."""

@@ -53,7 +53,7 @@ def examine() -> dict[str, Any]:
         _docker(),
         _boxes(),
         _chromium(),
-        _module("vllm", "", fix="only needed to serve large models: pip install vllm"),
+        _vllm(),
     ]
     ready = all(check.ok for check in checks if check.needed)
     return {"ready": ready, "checks": [asdict(check) for check in checks]}
@@ -154,6 +154,18 @@ def _chromium() -> Check:
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = next((path for name in names if (path := shutil.which(name))), None)
     return Check("chromium", found is not None, found or "none", "only needed for web worlds: apt-get install chromium")
+
+
+def _vllm() -> Check:
+    from agentgym.errors import UsageError
+
+    try:
+        from agentgym.policy.server import find_interpreter
+
+        found = find_interpreter()
+    except UsageError as error:
+        return Check("vllm", False, str(error), "only needed for --policy.engine vllm")
+    return Check("vllm", True, f"{found.version}{' for CPUs' if found.cpu else ''} ({found.path})")
 
 
 __all__ = ["Check", "examine"]

@@ -134,7 +134,9 @@ def _policy(name: str, model: Path | None, config: RunConfig) -> Iterator[Policy
         raise missing_extra("train", error.name or "torch", "the embedded policy") from error
     network, tokenizer = load(model, dtype=config.model.dtype)
     context = min(config.model.max_context, network.config.get_text_config().max_position_embeddings)
-    policy = EmbeddedPolicy(network, tokenizer, max_context=context, lockstep=config.deterministic)
+    policy = EmbeddedPolicy(
+        network, tokenizer, max_context=context, lockstep=config.deterministic, history=config.policy.history
+    )
     try:
         yield policy
     finally:

@@ -10,7 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentgym.train.memory import table
+
 Data = Mapping[str, Any]
+WORDS = {"other": "the loop itself"}
+"What a share of a step's time is called."
 
 
 def emit(data: Data) -> None:
@@ -32,6 +36,9 @@ def summary_of(summary: Data, run: Path, split: str, picture: Path | None = None
     if before.get("episodes") or after.get("episodes"):
         rows.append((f"success on {split}", f"{rate(before)} → {rate(after)}   (95 % intervals)"))
     rows.append(("time", f"{duration(summary['wall_s'])}, {summary['steps']} steps, {summary['episodes']:,} episodes"))
+    if spent := summary.get("time"):
+        shares = sorted(spent.items(), key=lambda part: (part[0] == "other", -part[1]))
+        rows.append(("steps", ", ".join(f"{WORDS.get(name, name)} {100 * share:.0f} %" for name, share in shares)))
     rows += [("curve", str(picture))] if picture is not None else []
     _table(rows)
 
@@ -53,10 +60,10 @@ def evaluation(found: Data) -> None:
 
 def plan(planned: Data) -> None:
     """Print a dry run as a TOML file that can be trained from: what it would do stands in its comments."""
-    size = planned["parameters_at_most"]
+    size, path = planned["parameters_at_most"], planned["model_path"]
     tasks = ", ".join(f"{split} {number}" for split, number in planned["tasks"].items())
-    model = f"at most {size:,} parameters, with a full vocabulary" if size else f"from '{planned['model_path']}'"
-    print(f"# model: {model}")
+    print(f"# model: at most {size:,} parameters" + (f", from '{path}'" if path else ", with a full vocabulary"))
+    print(f"# memory of the learner: {table(planned['memory'])}")
     print(f"# tasks: {tasks}")
     tokens = f"at most {planned['tokens_per_step_at_most']:,} tokens"
     print(f"# {planned['steps']} steps of {planned['episodes_per_step']} episodes, {tokens}")

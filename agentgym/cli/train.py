@@ -23,6 +23,7 @@ from agentgym.evaluate import check_success
 from agentgym.files import replace
 from agentgym.probes import reward_and_probes
 from agentgym.store import CONFIG, LOCK, RunFolder, read_config, read_summary
+from agentgym.train import memory
 
 from .app import INTERRUPTED
 from .show import emit, hush_transformers, plan, summary_of
@@ -132,6 +133,10 @@ def check(config: RunConfig) -> dict[str, int]:
     """
     if config.model.path is not None and not (Path(config.model.path) / "config.json").is_file():
         raise ConfigError(f"model.path: '{config.model.path}' is no model folder: it has no config.json")
+    if config.policy.engine == "vllm" and not config.policy.vllm.urls:
+        from agentgym.policy.server import find_interpreter
+
+        find_interpreter(config.policy.vllm.python)
     splits = [config.train.split, config.eval.final_split]
     splits += [config.warmstart.split] if config.warmstart.episodes else []
     splits += [config.eval.split] if config.eval.every else []
@@ -255,8 +260,9 @@ def plan_of(config: RunConfig, sizes: Mapping[str, int], path: Path) -> dict[str
     episodes = config.train.groups * config.train.group_size
     return {
         "config": config.model_dump(exclude_none=True),
-        "parameters_at_most": None if config.model.path else parameters(config),
+        "parameters_at_most": memory.shape_of(config).parameters,
         "model_path": config.model.path,
+        "memory": memory.estimate(config),
         "tasks": dict(sizes),
         "episodes_per_step": episodes,
         "tokens_per_step_at_most": episodes * config.model.max_context,
@@ -264,16 +270,6 @@ def plan_of(config: RunConfig, sizes: Mapping[str, int], path: Path) -> dict[str
         "run": str(path),
         "toml": configuration.dump(config),
     }
-
-
-def parameters(config: RunConfig) -> int:
-    """Return how many parameters a fresh model of this configuration has with a full vocabulary."""
-    model = config.model
-    width, ff = model.width, model.ff or 3 * model.width
-    narrow = width // model.heads * (model.kv_heads or model.heads)
-    attention = 2 * width * width + 2 * width * narrow + 2 * (width // model.heads)  # q, o, k, v; norms of q and k
-    layer = attention + 3 * width * ff + 2 * width  # gate, up, down; two norms
-    return model.vocab_size * width + model.layers * layer + width
 
 
 # ---------------------------------------------------------------------------------------------------------- the run
@@ -297,7 +293,8 @@ def _attend(asked: Asked, run: RunFolder, config: RunConfig) -> int:
     try:
         with watching(sys.stderr if asked.json else sys.stdout, title=title, quiet=asked.quiet) as observer:
             observer.phase("load torch")
-            trainer = _trainer()(config, run, observer=observer)
+            with _told():
+                trainer = _trainer()(config, run, observer=observer)
             summary = _supervised(trainer, observer, quiet=asked.quiet)
     except _Stopped as stopped:
         print(f"{'stopped at once' if stopped.at_once else 'stopped'}; {hint}", file=sys.stderr)
@@ -313,6 +310,24 @@ def _attend(asked: Asked, run: RunFolder, config: RunConfig) -> int:
     else:
         summary_of(summary, run.path, config.eval.final_split, picture)
     return 0
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end if Ctrl-C was pressed: what is imported meanwhile may have swallowed it."""
+    pressed: list[int] = []
+
+    def press(number: int, frame: Any) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _trainer() -> type[Trainer]:
@@ -407,4 +422,4 @@ def _drawn(path: Path) -> Path | None:
         return None
 
 
-__all__ = ["Asked", "check", "continue_command", "continued", "parameters", "plan_of", "start"]
+__all__ = ["Asked", "check", "continue_command", "continued", "plan_of", "start"]

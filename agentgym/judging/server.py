@@ -19,13 +19,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from agentgym.errors import ConfigError, UsageError, missing_extra
 from agentgym.judge import Question
 from agentgym.judging.patience import uniform
 from agentgym.judging.prompt import FENCED, Format
+from agentgym.loopback import LoopbackServer
 
 try:
     from aiohttp import web
@@ -91,7 +91,7 @@ class Faults:
         return None
 
 
-class JudgeServer:
+class JudgeServer(LoopbackServer):
     """Serves chat completions on this machine from a thread of its own, while in its ``with`` statement.
 
     Args:
@@ -102,7 +102,8 @@ class JudgeServer:
     """
 
     def __init__(self, rule: Rule, faults: Faults = Faults(), *, port: int = 0, form: Format = FENCED) -> None:
-        self._rule, self._faults, self._port, self._form = rule, faults, port, form
+        super().__init__("judge-server", port=port)
+        self._rule, self._faults, self._form = rule, faults, form
         self._asked: Counter[str] = Counter()
         self.open_calls = 0
         "Calls that are being answered now."
@@ -112,37 +113,17 @@ class JudgeServer:
         "Bodies of all calls, in order of arrival."
         self.happened: Counter[Fault] = Counter()
         "Faults so far."
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="judge-server", daemon=True)
-        self._runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
         """What a client takes as its ``base_url``."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._runner is not None:
-            asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _start(self) -> None:
+    def application(self) -> web.Application:
+        """Return what is served."""
         application = web.Application()
         application.router.add_post("/v1/chat/completions", self._serve)
-        self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        return application
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.open_calls += 1

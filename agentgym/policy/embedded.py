@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agentgym.clock import Clock
 from agentgym.errors import ConfigError, DeadlineError, PolicyError, UsageError, missing_extra
 from agentgym.policy import Context
-from agentgym.render import Renderer
+from agentgym.render import History, Renderer
 from agentgym.types import Finish, Floats, Sample, TokenIds
 
 PREFILL_TOKENS = 16384
@@ -278,20 +279,30 @@ class EmbeddedPolicy:
         lockstep: decode only when every rollout that has begun waits for an answer. Batches then depend on nothing
             but the episodes, which makes a run repeatable to the bit. Otherwise an answer joins the batch in flight
             as soon as it is asked for.
+        history: see `Renderer`.
+        clock: is told when the model computes.
 
     Raises:
         ConfigError: the tokenizer or the model cannot be served this way.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, max_context: int, version: int = 0, lockstep: bool = True
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_context: int,
+        version: int = 0,
+        lockstep: bool = True,
+        history: History = "tokens",
+        clock: Clock | None = None,
     ) -> None:
         window = getattr(model.config.get_text_config(), "sliding_window", None)
         if window and max_context > window:
             raise ConfigError(
                 f"the model looks back {window} tokens only, but max_context is {max_context}; set it to {window}"
             )
-        self._renderer = Renderer(tokenizer)
+        self._renderer = Renderer(tokenizer, history=history)
         self._max_context = max_context
         self.model, self.version, self._lockstep = model, version, lockstep
         self._decoder = Decoder(model, self._renderer.eos_id)
@@ -303,8 +314,7 @@ class EmbeddedPolicy:
         self._wake: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        self.seconds = 0.0
-        "Time spent in the model."
+        self._clock = clock or Clock()
 
     @property
     def renderer(self) -> Renderer:
@@ -409,15 +419,14 @@ class EmbeddedPolicy:
             if not (self._lockstep and in_flight):  # else which slots are free would depend on how fast worlds step
                 ended, self._ended = sorted(self._ended), set()
             try:
-                started = loop.time()
                 if stale:
                     self._decoder.forget_prefixes()
                 if ended:
                     await loop.run_in_executor(self._thread, self._decoder.forget, ended)
                 for run, requests in ((self._decoder.step, step), (self._decoder.begin, begin)):
                     if requests:
-                        await loop.run_in_executor(self._thread, run, requests)
-                self.seconds += loop.time() - started
+                        with self._clock("decode"):
+                            await loop.run_in_executor(self._thread, run, requests)
                 for request in batch:
                     request.versions.append(version)
                     if request.finish is not None and not request.future.done():
@@ -442,13 +451,15 @@ class EmbeddedPolicy:
         )
 
 
-def load(folder: str | Path, *, dtype: str = "float32") -> tuple[Any, Any]:
+def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu") -> tuple[Any, Any]:
     """Return the causal language model and the tokenizer of a model folder.
 
     Raises:
         MissingExtraError: transformers is not installed.
-        ConfigError: the folder holds no model that transformers can read.
+        ConfigError: the folder holds no model that transformers can read, or there is no such device.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("model.device: found 'cuda', and torch finds no NVIDIA GPU here; `agentgym doctor` says more")
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
@@ -460,7 +471,7 @@ def load(folder: str | Path, *, dtype: str = "float32") -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"'{folder}' holds no causal language model that can be read: {error}") from error
-    return model.eval(), tokenizer
+    return model.to(device).eval(), tokenizer
 
 
 __all__ = ["Decoder", "EmbeddedPolicy", "SlotCache", "load"]

@@ -34,6 +34,10 @@ class Row:
     temperature: float = 1.0
     weight: float = 1.0
     "It counts as this many rows."
+    old_N: Floats | None = None
+    "Of the learner's weights when the step began; None: taken to be those that sampled."
+    reference_N: Floats | None = None
+    "Of the reference's weights, where it is asked beforehand."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +47,8 @@ class Batch:
     ids_BL: NDArray[np.int64]
     mask_BL: Bools
     logprobs_BL: Floats
+    old_BL: Floats
+    reference_BL: Floats
     advantage_BL: Floats
     return_BL: Floats
     first_BL: Bools
@@ -62,11 +68,13 @@ def rows(
     return_T: NDArray[np.float64] | None = None,
     *,
     version: int | None = None,
+    lag: int = 0,
 ) -> list[Row]:
     """Return one row for each segment of ``trajectory``, each turn's advantage on all the tokens it wrote.
 
     Raises:
-        UsageError: a token was not sampled by the weights of ``version``; such tokens are never trained.
+        UsageError: a token was not sampled by the weights of ``version`` or at most ``lag`` versions before; such
+            tokens are never trained.
     """
     turns = trajectory.turns
     advantages = np.zeros(len(turns)) if advantage_T is None else advantage_T
@@ -78,10 +86,12 @@ def rows(
             if turn.segment != segment:
                 continue
             sample = turn.sample
-            if version is not None and (sample.versions_N != version).any():
-                found = ", ".join(str(v) for v in np.unique(sample.versions_N))
+            used = np.unique(sample.versions_N)
+            if version is not None and not (version - lag <= used.min() and used.max() <= version):
+                found = ", ".join(str(v) for v in used)
+                wanted = f"{version - lag} to {version}" if lag else f"{version}"
                 raise UsageError(
-                    f"turn {t} of {trajectory.id} was sampled by weights of version {found}, not {version}: not trained"
+                    f"turn {t} of {trajectory.id} was sampled by weights of version {found}, not {wanted}: not trained"
                 )
             before, wrote = len(turn.prompt_ids_N), len(sample.token_ids_N)
             for name, given, written in (
@@ -117,7 +127,7 @@ def looking_ahead(row: Row, after_N: TokenIds) -> Row:
         "return_N": unknown,
     }
     longer = {name: np.concatenate([getattr(row, name), end]) for name, end in ends.items()}
-    return replace(row, **longer)  # type: ignore[arg-type]
+    return replace(row, old_N=None, reference_N=None, **longer)  # type: ignore[arg-type]
 
 
 def pack(all_rows: Sequence[Row], *, token_budget: int) -> list[Batch]:
@@ -152,16 +162,19 @@ def bins(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
 def _batch(chosen: Sequence[Row]) -> Batch:
     size, longest = len(chosen), max(len(row.ids_N) for row in chosen)
     ids = np.zeros((size, longest), np.int64)
+    old, reference = (np.full((size, longest), np.nan, np.float32) for _ in range(2))
     mask, first = np.zeros((size, longest), bool), np.zeros((size, longest), bool)
     logprobs, returns = (np.full((size, longest), np.nan, np.float32) for _ in range(2))
     advantage = np.zeros((size, longest), np.float32)
     for b, row in enumerate(chosen):
         n = len(row.ids_N)
         ids[b, :n], mask[b, :n], logprobs[b, :n] = row.ids_N, row.mask_N, row.logprobs_N
+        old[b, :n] = row.logprobs_N if row.old_N is None else row.old_N
+        reference[b, :n] = np.nan if row.reference_N is None else row.reference_N
         advantage[b, :n], returns[b, :n] = row.advantage_N, row.return_N
         first[b, 1:n] = row.mask_N[1:] & ~(row.mask_N[:-1] & (row.turn_N[1:] == row.turn_N[:-1]))
     weights = np.asarray([row.weight for row in chosen], np.float32)
-    return Batch(ids, mask, logprobs, advantage, returns, first, weights, chosen[0].temperature)
+    return Batch(ids, mask, logprobs, old, reference, advantage, returns, first, weights, chosen[0].temperature)
 
 
 __all__ = ["Batch", "Row", "bins", "looking_ahead", "pack", "rows"]

@@ -219,7 +219,7 @@ def fit(
 ) -> Iterator[float]:
     """Train for ``how.epochs``, and yield after each the mean squared error (R̂ − R)² that its steps met.
 
-    ``optimizers`` hold the parameters to be trained, such as `agentgym.train.learner.optimizers` of the model and its
+    ``optimizers`` hold the parameters to be trained, such as `agentgym.train.optimizer.optimizers` of the model and its
     head. Their learning rates rise over ``how.warmup_steps`` and fall linearly to nothing at the end. The order of the
     episodes depends on ``seed`` and the epoch alone.
 

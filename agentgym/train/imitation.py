@@ -11,9 +11,9 @@ import numpy as np
 
 from agentgym.policy import sample_seed
 from agentgym.render import Renderer
-from agentgym.train.batch import Row
+from agentgym.train.batch import Bools, Row
 from agentgym.train.learner import Learner
-from agentgym.types import UNKNOWN_VERSION, TokenIds, Trajectory
+from agentgym.types import UNKNOWN_VERSION, Message, TokenIds, Trajectory
 
 
 @dataclass(slots=True)
@@ -41,6 +41,21 @@ class Progress:
         return self.epoch >= max_epochs or self.epoch - self.best_epoch >= patience
 
 
+def as_rows(renderer: Renderer, trajectory: Trajectory) -> list[Row]:
+    """Return an episode that nobody sampled as the rows a rollout of it would be: one, or one a turn."""
+    if not renderer.rewrites:
+        return [as_row(renderer, trajectory)]
+    made = []
+    history: list[Message] = []
+    for t, act in enumerate(trajectory.turns):
+        history += act.observation
+        prompt, answer = renderer.start(history), renderer.answer(act.sample.message)
+        written = np.append(np.zeros(len(prompt), bool), np.ones(len(answer), bool))
+        made.append(_row(np.append(prompt, answer), written, np.full(len(written), t, np.int32), trajectory.id))
+        history.append(act.sample.message)
+    return made
+
+
 def as_row(renderer: Renderer, trajectory: Trajectory, *, read: bool = False) -> Row:
     """Return an episode that nobody sampled as one row of tokens, its answers to be imitated.
 
@@ -57,17 +72,21 @@ def as_row(renderer: Renderer, trajectory: Trajectory, *, read: bool = False) ->
         written += [read] * len(prompt) + [True] * len(answer)
         turn += [t] * (len(prompt) + len(answer))
     written[0] = False  # nothing comes before the first token to predict it from
-    n = len(written)
+    return _row(np.concatenate(ids), np.asarray(written), np.asarray(turn, np.int32), trajectory.id)
+
+
+def _row(ids_N: TokenIds, mask_N: Bools, turn_N: TokenIds, rollout_id: str) -> Row:
+    n = len(ids_N)
     unknown = np.full(n, np.nan, np.float32)
     return Row(
-        ids_N=np.concatenate(ids),
-        mask_N=np.asarray(written),
+        ids_N=ids_N,
+        mask_N=mask_N,
         logprobs_N=unknown,
         versions_N=np.full(n, UNKNOWN_VERSION, np.int32),
         advantage_N=np.zeros(n, np.float32),
-        turn_N=np.asarray(turn, np.int32),
+        turn_N=turn_N,
         return_N=unknown,
-        rollout_id=trajectory.id,
+        rollout_id=rollout_id,
     )
 
 
@@ -103,7 +122,8 @@ def epochs(
         progress.valid_loss = learner.likelihood(valid)
         if progress.valid_loss < progress.best_loss:
             progress.best_loss, progress.best_epoch = progress.valid_loss, progress.epoch
-            progress.best_model = {name: value.detach().clone() for name, value in learner.model.state_dict().items()}
+            weights = learner.model.state_dict().items()
+            progress.best_model = {name: value.detach().to("cpu", copy=True) for name, value in weights}
         yield progress
 
 
@@ -121,4 +141,4 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         yield current
 
 
-__all__ = ["Progress", "as_row", "check_rendering", "epochs", "split"]
+__all__ = ["Progress", "as_row", "as_rows", "check_rendering", "epochs", "split"]

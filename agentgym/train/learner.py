@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,9 +14,23 @@ from torch import Tensor, nn
 
 from agentgym.errors import ConfigError
 from agentgym.train.batch import Batch, Row, pack
-from agentgym.train.loss import clipped_policy_loss, entropy, kl_penalty
+from agentgym.train.correction import Correction, Level, importance_weights
+from agentgym.train.logprobs import logprobs, logprobs_and_entropy
+from agentgym.train.loss import (
+    clipped_policy_loss,
+    kl_penalty,
+    sequence_mean,
+    sequence_policy_loss,
+    truncated_weight_loss,
+)
+from agentgym.train.memory import LOGITS_AT_ONCE
+from agentgym.train.optimizer import optimizers
 
 Metrics = dict[str, float]
+NO_CORRECTION = Correction()
+PolicyLoss = Literal["clip", "cispo", "gspo_turn", "gspo_trajectory"]
+SEQUENCES: Mapping[str, Level] = {"gspo_turn": "turn", "gspo_trajectory": "trajectory"}
+"What has one ratio in losses of sequences."
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +43,20 @@ class Objective:
     entropy: float = 0.0
     value: float = 0.0
     "Weight of the value head's squared error; 0: there is no value head."
+    loss: PolicyLoss = "clip"
+    correction: Correction = NO_CORRECTION
+
+
+@dataclass(frozen=True, slots=True)
+class Economy:
+    """What memory is saved by."""
+
+    gradient_checkpointing: bool = False
+    "Keep of each layer what goes in, and compute the rest again for the gradient."
+    autocast: bool = False
+    "Compute in bfloat16 from weights that stay float32."
+    logits_at_once: int = LOGITS_AT_ONCE
+    "Most logits that are held at the same time."
 
 
 class Learner:
@@ -40,6 +69,9 @@ class Learner:
         muon: step the hidden matrices by Muon instead of AdamW. It learns from text in fewer steps, and amplifies the
             noise of a policy gradient.
         objective: the weights of the terms of `reinforce`.
+        economy: what memory is saved by.
+        reference: what the divergence is measured from: ``"start"``, a frozen copy of ``model`` as it is now;
+            ``"rows"``, which bring its log-probabilities; or a model.
     """
 
     def __init__(
@@ -55,8 +87,10 @@ class Learner:
         total_steps: int = 0,
         muon: bool = False,
         objective: Objective = Objective(),
+        economy: Economy = Economy(),
+        reference: Any = "start",
     ) -> None:
-        self.model, self.objective = model, objective
+        self.model, self.objective, self._economy = model, objective, economy
         self.device = next(model.parameters()).device
         self.value_head = nn.Linear(model.config.get_text_config().hidden_size, 1).to(self.device)
         nn.init.zeros_(self.value_head.weight)
@@ -66,14 +100,12 @@ class Learner:
         self.steps = 0
         "Optimiser steps taken, which is also the version of the weights."
         self.optimizers = optimizers(model, self.value_head, lr=lr, weight_decay=weight_decay, muon=muon)
-        self.reference: Any = None
-        if objective.kl > 0:
-            self.keep_reference()
+        self._copies = reference == "start" and objective.kl > 0
+        if self._copies:
+            reference = copy.deepcopy(model)
+        self.reference: Any = None if isinstance(reference, str) else reference.requires_grad_(False).eval()
+        self._recomputed = _checkpointing(model) if economy.gradient_checkpointing else []
         self._check()
-
-    def keep_reference(self) -> None:
-        """Freeze a copy of the weights as they are now, for the divergence term to measure from."""
-        self.reference = copy.deepcopy(self.model).requires_grad_(False).eval()
 
     def reinforce(self, rows: Sequence[Row]) -> Metrics:
         """Take one step along the clipped policy gradient; return what it measured, averaged over trained tokens."""
@@ -81,27 +113,26 @@ class Learner:
 
         def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
             hidden, where = self._hidden(self.model, batch)
-            logits = self._logits(self.model, hidden) / batch.temperature
-            chosen = _chosen(logits, batch, where)
-            old, advantage = (self._at(part, where) for part in (batch.logprobs_BL, batch.advantage_BL))
+            chosen, spread = self._scores(hidden, batch, where)
+            old, advantage = (self._at(part, where) for part in (batch.old_BL, batch.advantage_BL))
             share = torch.from_numpy(batch.weight_B).to(self.device)[where[0]]
-            per_token = clipped_policy_loss(
-                chosen, old, advantage, clip_low=weights.clip_low, clip_high=weights.clip_high
-            )
-            spread = entropy(logits if weights.entropy else logits.detach())
-            ratio = (chosen.detach() - old).exp()
+            per_token = self._policy_loss(chosen, old, advantage, batch, where)
             measured = {
                 "policy_loss": per_token.detach(),
                 "entropy": spread.detach(),
                 "kl_sampler": kl_penalty(chosen.detach(), old),
-                "clip_fraction": ((ratio < 1 - weights.clip_low) | (ratio > 1 + weights.clip_high)).float(),
+                "clip_fraction": self._out_of_bounds(chosen.detach(), old, batch, where),
             }
+            if weights.correction.mode != "none":
+                sampled_by = self._at(batch.logprobs_BL, where)
+                counts, bounded = importance_weights(
+                    old, sampled_by, self._sequence(batch, where, weights.correction.level), weights.correction
+                )
+                per_token = per_token * counts
+                measured["corrected"] = bounded.float()
             per_token = per_token - weights.entropy * spread if weights.entropy else per_token
-            if self.reference is not None:
-                with torch.no_grad():
-                    there, _ = self._hidden(self.reference, batch)
-                    anchor = _chosen(self._logits(self.reference, there) / batch.temperature, batch, where)
-                away = kl_penalty(chosen, anchor)
+            if weights.kl:
+                away = kl_penalty(chosen, self._anchor(batch, where))
                 per_token = per_token + weights.kl * away
                 measured["kl_reference"] = away.detach()
             if weights.value:
@@ -111,6 +142,16 @@ class Learner:
             return (per_token * share).sum(), {name: (value * share).sum() for name, value in measured.items()}
 
         return self._step(rows, loss)
+
+    @torch.no_grad()
+    def remember(self, rows: Sequence[Row]) -> list[Row]:
+        """Return ``rows`` with the log-probabilities that the weights give their tokens now, before a step is taken.
+
+        Where nothing is corrected the sampler's own are as good, and ``rows`` come back as they are.
+        """
+        if self.objective.correction.mode == "none":
+            return list(rows)
+        return [replace(row, old_N=self._now(row)) for row in rows]
 
     def imitate(self, rows: Sequence[Row]) -> Metrics:
         """Take one step towards what the rows' tokens are; return the negative log-likelihood before it."""
@@ -139,7 +180,7 @@ class Learner:
             "model": self.model.state_dict(),
             "value_head": self.value_head.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "reference": self.reference.state_dict() if self.reference is not None else None,
+            "reference": self.reference.state_dict() if self._copies else None,
             "steps": self.steps,
         }
 
@@ -149,8 +190,7 @@ class Learner:
         self.value_head.load_state_dict(state["value_head"])
         for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
-        if state["reference"] is not None:
-            self.keep_reference()
+        if state["reference"] is not None and self._copies:
             self.reference.load_state_dict(state["reference"])
         self.steps = state["steps"]
 
@@ -160,8 +200,9 @@ class Learner:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         for batch in pack(rows, token_budget=self._token_budget):
-            summed, measured = loss(batch)
-            (summed / written).backward()  # type: ignore[no-untyped-call]
+            with self._recomputing():
+                summed, measured = loss(batch)
+                (summed / written).backward()  # type: ignore[no-untyped-call]
             for name, value in measured.items():
                 totals[name] = totals.get(name, 0.0) + float(value)
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
@@ -186,7 +227,7 @@ class Learner:
     def _likelihood(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         hidden, where = self._hidden(self.model, batch)
         share = torch.from_numpy(batch.weight_B).to(self.device)[where[0]]
-        summed = -(_chosen(self._logits(self.model, hidden), batch, where) * share).sum()
+        summed = -(self._logprobs(self.model, hidden, batch, where, temperature=1.0) * share).sum()
         return summed, {"nll": summed.detach()}
 
     def _hidden(self, model: Any, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -195,13 +236,90 @@ class Learner:
         Right padding needs no mask under causal attention: what is real never looks at what comes after it.
         """
         ids = torch.from_numpy(batch.ids_BL).to(self.device)
-        states = model.base_model(input_ids=ids, use_cache=False)[0]
+        with self._autocast():
+            states = model.base_model(input_ids=ids, use_cache=False)[0]
         b, column = np.nonzero(batch.mask_BL)
         where = (torch.from_numpy(b).to(self.device), torch.from_numpy(column).to(self.device))
         return states[where[0], where[1] - 1], where
 
-    def _logits(self, model: Any, hidden_MD: Tensor) -> Tensor:
-        return cast(Tensor, model.get_output_embeddings()(hidden_MD)).float()
+    def _scores(self, hidden_MD: Tensor, batch: Batch, where: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the log-probability (M,) of each written token, and the entropy (M,) of what it was drawn from."""
+        with self._autocast():
+            return logprobs_and_entropy(
+                self.model.get_output_embeddings(),
+                hidden_MD,
+                self._at(batch.ids_BL, where),
+                temperature=batch.temperature,
+                at_once=self._economy.logits_at_once,
+                spread=bool(self.objective.entropy),
+            )
+
+    def _logprobs(
+        self, model: Any, hidden_MD: Tensor, batch: Batch, where: tuple[Tensor, Tensor], *, temperature: float
+    ) -> Tensor:
+        """Return the log-probability (M,) of each written token by ``model``."""
+        token, at_once = self._at(batch.ids_BL, where), self._economy.logits_at_once
+        with self._autocast():
+            return logprobs(model.get_output_embeddings(), hidden_MD, token, temperature=temperature, at_once=at_once)
+
+    @torch.no_grad()
+    def _anchor(self, batch: Batch, where: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the reference's log-probability (M,) of each written token."""
+        if self.reference is None:
+            return self._at(batch.reference_BL, where)
+        hidden, _ = self._hidden(self.reference, batch)
+        return self._logprobs(self.reference, hidden, batch, where, temperature=batch.temperature)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._economy.autocast)
+
+    @contextmanager
+    def _recomputing(self) -> Iterator[None]:
+        """Let layers compute again what they did not keep. They look at whether they are training to know."""
+        for layer in self._recomputed:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in self._recomputed:
+                layer.training = False
+
+    def _now(self, row: Row) -> np.ndarray[Any, np.dtype[np.float32]]:
+        (batch,) = pack([row], token_budget=self._token_budget)
+        hidden, where = self._hidden(self.model, batch)
+        old = np.full(len(row.ids_N), np.nan, np.float32)
+        now = self._logprobs(self.model, hidden, batch, where, temperature=batch.temperature)
+        old[row.mask_N] = now.cpu().numpy()
+        return old
+
+    def _policy_loss(
+        self, chosen: Tensor, old: Tensor, advantage: Tensor, batch: Batch, where: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Return the loss (M,) that the objective names."""
+        weights = self.objective
+        if weights.loss == "cispo":
+            return truncated_weight_loss(chosen, old, advantage, clip_high=weights.clip_high)
+        if weights.loss == "clip":
+            return clipped_policy_loss(chosen, old, advantage, clip_low=weights.clip_low, clip_high=weights.clip_high)
+        sequence = self._sequence(batch, where, SEQUENCES[weights.loss])
+        return sequence_policy_loss(
+            chosen, old, advantage, sequence, clip_low=weights.clip_low, clip_high=weights.clip_high
+        )
+
+    def _out_of_bounds(self, chosen: Tensor, old: Tensor, batch: Batch, where: tuple[Tensor, Tensor]) -> Tensor:
+        """Return 1 for each token (M,) whose ratio, or its sequence's, the loss bounds, else 0."""
+        weights, difference = self.objective, chosen - old
+        if weights.loss in SEQUENCES:
+            difference = sequence_mean(difference, self._sequence(batch, where, SEQUENCES[weights.loss]))
+        ratio = difference.exp()
+        low = 0.0 if weights.loss == "cispo" else 1 - weights.clip_low
+        return ((ratio < low) | (ratio > 1 + weights.clip_high)).float()
+
+    def _sequence(self, batch: Batch, where: tuple[Tensor, Tensor], level: Level) -> Tensor:
+        """Return which turn or row (M,), counted from 0, each written token belongs to."""
+        if level == "turn":
+            return self._at(batch.first_BL, where).long().cumsum(0) - 1
+        return where[0]
 
     def _at(self, values_BL: np.ndarray[Any, Any], where: tuple[Tensor, Tensor]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values_BL)).to(self.device)[where[0], where[1]]
@@ -222,37 +340,23 @@ class Learner:
         """
         ids = torch.arange(2, 10, device=self.device)[None]
         whole = self.model(input_ids=ids).logits.float()
-        if not torch.allclose(whole, self._logits(self.model, self.model.base_model(input_ids=ids)[0]), atol=1e-4):
+        parts = self.model.get_output_embeddings()(self.model.base_model(input_ids=ids)[0]).float()
+        if not torch.allclose(whole, parts, atol=1e-4):
             raise ConfigError(
                 f"{type(self.model).__name__} changes its logits after the output embeddings: not supported"
             )
 
 
-def optimizers(
-    model: Any, head: nn.Module, *, lr: float, weight_decay: float, muon: bool
-) -> list[torch.optim.Optimizer]:
-    """Return AdamW for everything, or Muon for the hidden matrices and AdamW for the rest.
+def _checkpointing(model: Any) -> list[Any]:
+    """Turn gradient checkpointing on and return the layers that do it.
 
-    Muon's updates are scaled to the size of AdamW's, so that one learning rate serves both (Jordan et al. 2024;
-    the scaling is that of Moonlight, arXiv 2502.16982, Eq. 4). Only matrices decay.
+    Raises:
+        ConfigError: this model has none.
     """
-    embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
-    parameters = list(model.parameters())
-    hidden = [p for p in parameters if p.ndim == 2 and id(p) not in embeddings]
-    rest = [p for p in parameters if p.ndim != 2 or id(p) in embeddings] + list(head.parameters())
-    betas = (0.9, 0.95)
-    return [
-        torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        if muon
-        else torch.optim.AdamW(hidden, lr=lr, weight_decay=weight_decay, betas=betas, fused=True),
-        torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, betas=betas, fused=True),
-    ]
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise ConfigError(f"train.gradient_checkpointing: {type(model).__name__} has none; turn it off")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    return [layer for layer in model.modules() if getattr(layer, "gradient_checkpointing", False) is True]
 
 
-def _chosen(logits_MV: Tensor, batch: Batch, where: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the log-probability (M,) of each written token."""
-    ids = torch.from_numpy(batch.ids_BL).to(logits_MV.device)[where[0], where[1]]
-    return torch.log_softmax(logits_MV, dim=-1).gather(1, ids[:, None])[:, 0]
-
-
-__all__ = ["Learner", "Metrics", "Objective", "optimizers"]
+__all__ = ["Economy", "Learner", "Metrics", "Objective", "PolicyLoss"]

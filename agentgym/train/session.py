@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
 from agentgym import registry
+from agentgym.clock import Clock
 from agentgym.config import RunConfig
 from agentgym.errors import StoredRunError
 from agentgym.evaluate import Evaluation, evaluate
 from agentgym.measure import Measuring
 from agentgym.policy import Policy, sample_seed
-from agentgym.policy.embedded import EmbeddedPolicy
 from agentgym.probe import Probe
 from agentgym.remote import WorkerPool
 from agentgym.rollout import Deadlines, Request, Rollouts, completed
 from agentgym.store import RunFolder
+from agentgym.train import memory
 from agentgym.train.checkpoint import Checkpoints
-from agentgym.train.learner import Learner
+from agentgym.train.engine import Engine, Engines
+from agentgym.train.learner import Economy, Learner
 from agentgym.train.observer import Observer, advancing
 from agentgym.types import Outcome, Sampling, Task, Trajectory
 
@@ -52,6 +55,9 @@ class Session:
         self._pool = WorkerPool(
             config.env.id, config.env.options, workers=config.env.workers, call_timeout_s=config.env.call_timeout_s
         )
+        memory.require(memory.estimate(config)["total"], *_room(config.model.device))
+        self.clock = Clock()
+        self._engines = Engines(config, run.path, observer.say, self.clock)
         self.stop_asked = False
         self._commits = 0
         self._wall_before, self._started = 0.0, time.monotonic()
@@ -59,7 +65,8 @@ class Session:
             torch.set_num_threads(config.threads)
 
     def close(self) -> None:
-        """End the workers. Twice is fine."""
+        """End the workers and servers. Twice is fine."""
+        self._engines.close()
         self._pool.close()
         self.environment.close()
 
@@ -94,8 +101,8 @@ class Session:
             return completed(await rollouts.run(requests, on_outcome=self.tick))
 
     @contextmanager
-    def rollouts(self, policy: Policy) -> Iterator[Rollouts]:
-        """Give the means to play episodes with ``policy``."""
+    def rollouts(self, policy: Policy, limit: Callable[[], int] | None = None) -> Iterator[Rollouts]:
+        """Give the means to play episodes with ``policy``, at most ``limit`` of them at a time."""
         config = self.config
         rollouts = Rollouts(
             self._pool.environment,
@@ -103,53 +110,52 @@ class Session:
             concurrency=config.env.concurrency,
             retries=config.env.retries,
             deadlines=Deadlines(config.env.call_timeout_s, config.policy.turn_deadline_s),
+            limit=limit,
+            clock=self.clock,
         )
         try:
             yield rollouts
         finally:
             rollouts.close()
 
+    def engine(self, model: Any, tokenizer: Any, *, version: int = 0) -> AbstractAsyncContextManager[Engine]:
+        """Return the engine that answers by ``model``'s weights, to be opened."""
+        return self._engines.open(model, tokenizer, version=version)
+
     def measuring(self, probes: Sequence[Probe]) -> Measuring:
         """Return the means to measure episodes by ``probes``, which may reopen their worlds."""
         return Measuring(probes, self._pool.environment)
 
-    def policy(self, model: Any, tokenizer: Any, *, version: int = 0) -> EmbeddedPolicy:
-        """Return the engine around ``model``."""
-        return EmbeddedPolicy(
-            model,
-            tokenizer,
-            max_context=self.config.model.max_context,
-            version=version,
-            lockstep=self.config.deterministic,
-        )
+    def check_history(self, tokenizer: Any) -> None:
+        """Say whether turns are rows of their own, and refuse what needs them in one; see `Engines.check_history`."""
+        self._engines.check_history(tokenizer)
 
     def learner(self, model: Any, *, lr: float, weight_decay: float, **settings: Any) -> Learner:
-        """Return a learner within the run\'s limits."""
+        """Return a learner within the run's limits."""
+        train = self.config.train
         return Learner(
             model,
             lr=lr,
             weight_decay=weight_decay,
-            max_grad_norm=self.config.train.max_grad_norm,
-            token_budget=self.config.train.token_budget,
+            max_grad_norm=train.max_grad_norm,
+            token_budget=train.token_budget,
+            economy=Economy(train.gradient_checkpointing, train.autocast),
             **settings,
         )
 
     async def measure(self, model: Any, tokenizer: Any, kind: str) -> dict[str, Any]:
         """Evaluate on the final split, which nothing was learned on or chosen by, ``before`` or ``after``."""
         self.leave_if_asked()
-        policy = self.policy(model, tokenizer)
-        try:
-            config = self.config.eval
-            return (await self.evaluate(policy, config.final_split, config.final_games, kind, 0)).as_dict()
-        finally:
-            policy.close()
+        config = self.config.eval
+        async with self.engine(model, tokenizer) as engine:
+            return (await self.evaluate(engine, config.final_split, config.final_games, kind, 0)).as_dict()
 
-    async def evaluate(self, policy: Policy, split: str, games: int, kind: str, step: int) -> Evaluation:
+    async def evaluate(self, engine: Engine, split: str, games: int, kind: str, step: int) -> Evaluation:
         """Play ``games`` tasks of a split once each and record how that went as ``eval_`` and ``kind``."""
         tasks = await self.tasks(split, games)
         self.observer.phase(f"evaluate on {split}", len(tasks))
         sampling = Sampling(self.config.eval.temperature, self.config.policy.max_tokens)
-        with self.rollouts(policy) as rollouts:
+        with self.rollouts(engine.policy, engine.limit) as rollouts:
             evaluation, _ = await evaluate(
                 rollouts,
                 tasks,
@@ -203,6 +209,13 @@ class Session:
     def tick(self, outcome: Outcome) -> None:
         """Count a finished episode."""
         self.observer.advance(1)
+
+
+def _room(device: str) -> tuple[int, str]:
+    """Return the bytes of memory where the model learns, and where that is."""
+    if device == "cuda" and torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[1], torch.cuda.get_device_name()
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine"
 
 
 async def in_thread(call: Callable[[], T]) -> T:

@@ -10,6 +10,7 @@ from agentgym.config import PretrainConfig, WarmstartConfig
 from agentgym.errors import ConfigError
 from agentgym.policy.embedded import load
 from agentgym.policy.scripted import ScriptedPolicy, expert, random_admissible, random_verb
+from agentgym.render import Renderer, set_variables
 from agentgym.train import imitation
 from agentgym.train.batch import Row
 from agentgym.train.factory import build_model, build_tokenizer, save
@@ -22,7 +23,9 @@ async def starting_model(session: Session) -> tuple[Any, Any]:
     config = session.config.model
     folder = session.run.path / "init"
     if config.path is not None:
-        return load(config.path, dtype=config.dtype)
+        model, tokenizer = load(config.path, dtype=config.dtype, device=config.device)
+        set_variables(tokenizer, config.template)
+        return model, tokenizer
     if not (folder / "config.json").is_file():
         tokenizer = build_tokenizer(
             await _corpus(session),
@@ -41,14 +44,14 @@ async def starting_model(session: Session) -> tuple[Any, Any]:
             seed=session.config.seed,
         )
         save(model, tokenizer, folder)
-    return load(folder, dtype=config.dtype)
+    return load(folder, dtype=config.dtype, device=config.device)
 
 
 async def pretrain(session: Session, model: Any, tokenizer: Any, state: State | None) -> None:
     """Teach a new model the language of the training worlds, from random play alone."""
     if session.config.model.path is not None or not session.config.pretrain.plays or not session.train_tasks():
         return
-    renderer = session.policy(model, tokenizer).renderer
+    renderer = Renderer(tokenizer)
     config = session.config.pretrain
     plays = await _random_plays(session, config.split, config.tasks or session.train_tasks(), config.plays)
     shown = [imitation.as_row(renderer, trajectory, read=True) for trajectory in plays]
@@ -59,9 +62,11 @@ async def warmstart(session: Session, model: Any, tokenizer: Any, state: State |
     """Learn from the expert, and return how well that does on the final split."""
     if session.config.warmstart.episodes:
         trajectories = await demonstrations(session)
-        renderer = session.policy(model, tokenizer).renderer
-        imitation.check_rendering(renderer, trajectories[0])
-        shown = [imitation.as_row(renderer, trajectory) for trajectory in trajectories]
+        history = session.config.policy.history
+        renderer = Renderer(tokenizer, history=history)
+        if history == "auto" and not renderer.rewrites:
+            imitation.check_rendering(renderer, trajectories[0])
+        shown = [row for trajectory in trajectories for row in imitation.as_rows(renderer, trajectory)]
         await _supervise(session, "warmstart", "learn from the expert", session.config.warmstart, model, shown, state)
     save(model, tokenizer, session.run.path / "warmstart")
     return await session.measure(model, tokenizer, "before")
@@ -96,7 +101,7 @@ async def _supervise(
     )
     progress = imitation.Progress()
     if state is not None:
-        learner.load_state(state["learner"])
+        learner.load_state(state.pop("learner"))
         progress = imitation.Progress(**state["progress"])
     epochs = imitation.epochs(
         learner, train, valid, progress, batch_tokens=config.batch_tokens, seed=session.config.seed

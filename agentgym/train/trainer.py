@@ -7,27 +7,25 @@ goes on from its last commit as if nothing had happened.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from agentgym.clock import OTHER
 from agentgym.config import RunConfig
-from agentgym.errors import InfrastructureError
-from agentgym.evaluate import summarise
-from agentgym.measure import Measured, Measuring
+from agentgym.measure import Measuring
 from agentgym.policy import sample_seed
-from agentgym.policy.embedded import EmbeddedPolicy
 from agentgym.probes import reward_and_probes
 from agentgym.render import Renderer
 from agentgym.rollout import Rollouts, completed, group_requests
 from agentgym.store import RunFolder, read_metrics
 from agentgym.train.advantage import ESTIMATORS, NegativeScaling, TurnBaseline
-from agentgym.train.alarms import Alarm, alarms, as_metrics, read_alarms, vital_signs
+from agentgym.train.alarms import Alarm, alarms, as_metrics, read_alarms
 from agentgym.train.batch import Row, looking_ahead, rows
+from agentgym.train.correction import Correction, off_policy
 from agentgym.train.credit import (
     Crediting,
     Priced,
@@ -40,9 +38,13 @@ from agentgym.train.credit import (
     viable,
 )
 from agentgym.train.curriculum import Curriculum
+from agentgym.train.engine import Engine
 from agentgym.train.factory import save
 from agentgym.train.learner import Learner, Metrics, Objective
 from agentgym.train.observer import Observer, Quiet
+from agentgym.train.pacing import Ahead
+from agentgym.train.reference import Reference, reference
+from agentgym.train.report import asked, reported, time_split
 from agentgym.train.session import Interrupted, Session, State, in_thread
 from agentgym.train.supervision import pretrain, starting_model, warmstart
 from agentgym.types import Group, InfraFailure, Outcome, Sampling, Trajectory
@@ -71,6 +73,9 @@ class Trainer:
         self._baseline = TurnBaseline(gamma=config.train.gamma)
         self._curriculum = _curriculum(config, self._session)
         self._sampling = Sampling(config.policy.temperature, config.policy.max_tokens)
+        self._lag = config.train.max_lag * config.train.epochs * config.train.minibatches
+        "The same bound in optimiser steps, by which versions count."
+        self._anchor = Reference("start")
         self._before: dict[str, Any] = {}
         self._history: list[tuple[int, Metrics]] = []
         self._alarms: dict[str, Alarm] = {}
@@ -92,6 +97,7 @@ class Trainer:
         try:
             state = session.restore()
             model, tokenizer = await starting_model(session)
+            session.check_history(tokenizer)
             phase = state["phase"] if state else "pretrain"
             if phase == "pretrain":
                 await pretrain(session, model, tokenizer, state)
@@ -99,15 +105,19 @@ class Trainer:
             if phase != "train":
                 self._before = await warmstart(session, model, tokenizer, state)
                 state = None
-            async with session.measuring(self._probes) as measuring:
-                await self._reinforce(model, tokenizer, state, measuring)
+            anchored = reference(self.config, model, tokenizer)
+            async with session.measuring(self._probes) as measuring, anchored as anchor:
+                await self._reinforce(model, tokenizer, state, measuring, anchor)
             return self._summary(await session.measure(model, tokenizer, "after"))
         finally:
             session.close()
 
-    async def _reinforce(self, model: Any, tokenizer: Any, state: State | None, measuring: Measuring) -> None:
+    async def _reinforce(
+        self, model: Any, tokenizer: Any, state: State | None, measuring: Measuring, anchor: Reference
+    ) -> None:
         """Take the configured steps."""
         config = self.config
+        self._anchor = anchor
         updates = config.train.steps * config.train.epochs * config.train.minibatches
         learner = self._session.learner(
             model,
@@ -117,10 +127,11 @@ class Trainer:
             decay_steps=round(config.train.decay * updates),
             total_steps=updates,
             objective=self._objective(),
+            reference=anchor.model,
         )
         step = 0
         if state is not None:
-            learner.load_state(state["learner"])
+            learner.load_state(state.pop("learner"))  # or weights and moments would be held twice to the end
             self._baseline = TurnBaseline.from_state(state["baseline"])
             self._curriculum.load_state(state["curriculum"])
             step, self._before = state["step"], state["before"]
@@ -131,23 +142,29 @@ class Trainer:
         else:
             self._commit_step(0, learner)
         await self._session.tasks(config.train.split, self._session.train_tasks())
-        policy = self._session.policy(model, tokenizer, version=learner.steps)
-        try:
-            with self._session.rollouts(policy) as rollouts:
-                self._announce(step)
-                while step < config.train.steps:
-                    step += 1
-                    metrics = await self._step(step, rollouts, measuring, policy, learner)
-                    self._session.record("train", step, metrics | self._watch(step, metrics, say=True))
-                    if config.eval.every and step % config.eval.every == 0:
-                        await self._session.evaluate(policy, config.eval.split, config.eval.games, "during", step)
-                        self._announce(step - 1)
-                    if step % config.checkpoint.every == 0 or step == config.train.steps or self._session.stop_asked:
-                        self._commit_step(step, learner)
-                    self._session.observer.advance(1)
-        finally:
-            policy.close()
+        async with self._session.engine(model, tokenizer, version=learner.steps) as engine:
+            with self._session.rollouts(engine.policy, engine.limit) as rollouts:
+                play = partial(self._play, rollouts)
+                async with aclosing(Ahead(play, lag=config.train.max_lag, last=config.train.steps)) as ahead:
+                    await self._take_steps(step, ahead, measuring, engine, learner)
         save(model, tokenizer, self._session.run.path / "model")
+
+    async def _take_steps(
+        self, step: int, ahead: Ahead[list[Outcome]], measuring: Measuring, engine: Engine, learner: Learner
+    ) -> None:
+        """Take the steps after ``step``, measured and committed as often as the configuration says."""
+        config = self.config
+        self._announce(step)
+        while step < config.train.steps:
+            step += 1
+            metrics = await self._step(step, ahead, measuring, engine, learner)
+            self._session.record("train", step, metrics | self._watch(step, metrics, say=True))
+            if config.eval.every and step % config.eval.every == 0:
+                await self._session.evaluate(engine, config.eval.split, config.eval.games, "during", step)
+                self._announce(step - 1)
+            if step % config.checkpoint.every == 0 or step == config.train.steps or self._session.stop_asked:
+                self._commit_step(step, learner)
+            self._session.observer.advance(1)
 
     def _watch(self, step: int, metrics: Metrics, *, say: bool = False) -> Metrics:
         """Take a step in; return, as metrics, the alarms that stand after it and the steps they began at."""
@@ -163,59 +180,59 @@ class Trainer:
         self._session.observer.phase("reinforcement", self.config.train.steps)
         self._session.observer.advance(step)
 
-    async def _step(
-        self,
-        step: int,
-        rollouts: Rollouts,
-        measuring: Measuring,
-        policy: EmbeddedPolicy,
-        learner: Learner,
-    ) -> Metrics:
-        """Roll out, measure, price, credit, learn; return what was measured."""
-        config = self.config.train
-        started, decoded, read = time.monotonic(), policy.seconds, policy.tokens
+    async def _play(self, rollouts: Rollouts, step: int) -> list[Outcome]:
+        """Roll out the groups of a step."""
         requests = [
             request
-            for position, task in enumerate(self._curriculum.draw(step, config.groups))
+            for position, task in enumerate(self._curriculum.draw(step, self.config.train.groups))
             for request in group_requests(
                 task,
-                size=config.group_size,
+                size=self.config.train.group_size,
                 step=step,
                 position=position,
                 seed=self.config.seed,
                 sampling=self._sampling,
             )
         ]
-        outcomes = await rollouts.run(requests)
-        rolled = time.monotonic()
+        return await rollouts.run(requests)
+
+    async def _step(
+        self, step: int, ahead: Ahead[list[Outcome]], measuring: Measuring, engine: Engine, learner: Learner
+    ) -> Metrics:
+        """Roll out, measure, price, credit, learn; return what was measured."""
+        config, policy = self.config.train, engine.policy
+        clock = self._session.clock
+        before, read = clock.read(), policy.tokens
+        outcomes = await ahead.of(step)
         siblings = 2 if ESTIMATORS[config.advantage].compares else 1
-        groups, found = await measuring.groups(_groups(outcomes, step, siblings))
-        judged = time.monotonic()
+        with clock("judge"):
+            groups, found = await measuring.groups(_groups(outcomes, step, siblings))
         priced = price(self._shaper, groups)
-        asked = self._curriculum.metrics(step)
+        drawn = self._curriculum.metrics(step)
         self._curriculum.learn(priced, self.config.eval.success)
         self._session.run.append_episodes(step, [(p.group, p.ledgers) for p in priced])
         batch, kept = self._credit(priced, learner, policy.renderer)
-        learned: Metrics = await in_thread(partial(self._learn, learner, batch, step))
-        policy.update(learner.steps)
-        ended = time.monotonic()
-        tokens = [now - before for now, before in zip(policy.tokens, read, strict=True)]
-        spent = {
-            "decode": policy.seconds - decoded,
-            "worlds": rolled - started - (policy.seconds - decoded),
-            **({"judge": judged - rolled} if self._probes else {}),
-            "learn": learned.pop("seconds", 0.0),
-        }
-        spent["other"] = ended - started - sum(spent.values())
+        with clock("learn"):
+            batch = await self._anchor.remember(batch)
+            learned: Metrics = await in_thread(partial(self._learn, learner, batch, step))
+        with clock("sync"):
+            synced = await engine.sync.push(learner.steps)
+        tokens = [now - then for now, then in zip(policy.tokens, read, strict=True)]
+        spent = {name: seconds - before[name] for name, seconds in clock.read().items()}
+        for name, used in (("judge", self._probes), ("sync", synced)):
+            if not used:
+                spent[OTHER] += spent.pop(name)
+        took = sum(spent.values())
         return (
-            _reported(priced, self.config.eval.success)
-            | asked
-            | (_asked(found) if self._probes else {})
+            reported(priced, self.config.eval.success)
+            | drawn
+            | (asked(found) if self._probes else {})
             | learned
-            | {f"share/{name}": seconds / (ended - started) for name, seconds in spent.items()}
+            | (synced | engine.metrics() if synced else {})
+            | {f"share/{name}": seconds / took for name, seconds in spent.items()}
             | {
-                "step_s": ended - started,
-                "tokens_per_s": sum(tokens) / (ended - started),
+                "step_s": took,
+                "tokens_per_s": sum(tokens) / took,
                 "tokens_sampled": float(tokens[1]),
                 "groups": float(len(priced)),
                 "groups_without_variance": float(len(priced) - kept),
@@ -238,7 +255,7 @@ class Trainer:
             for g, trajectory in enumerate(p.trajectories):
                 turns = len(trajectory.turns)
                 target = None if target_GT is None else target_GT[g, :turns]
-                batch += rows(trajectory, advantage_GT[g, :turns], target, version=learner.steps)
+                batch += rows(trajectory, advantage_GT[g, :turns], target, version=learner.steps, lag=self._lag)
         return batch, kept
 
     def _values(self, priced: Priced, learner: Learner, renderer: Renderer) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -256,15 +273,15 @@ class Trainer:
         return values
 
     def _learn(self, learner: Learner, batch: Sequence[Row], step: int) -> Metrics:
-        """Take the optimiser steps of one training step; return their mean metrics."""
-        started = time.monotonic()
+        """Take the optimiser steps of one training step; return their mean metrics, and how old their tokens were."""
         taken: list[Metrics] = []
+        batch = learner.remember(batch)
+        apart = off_policy(batch, learner.steps)
         for epoch in range(self.config.train.epochs if batch else 0):
             order = np.random.default_rng(sample_seed(self.config.seed, step, epoch)).permutation(len(batch))
             for part in np.array_split(order, min(self.config.train.minibatches, len(batch))):
                 taken.append(learner.reinforce([batch[i] for i in part]))
-        means = {name: float(np.mean([metrics[name] for metrics in taken])) for name in (taken[0] if taken else ())}
-        return means | {"seconds": time.monotonic() - started}
+        return apart | {name: float(np.mean([one[name] for one in taken])) for name in (taken[0] if taken else ())}
 
     def _commit_step(self, step: int, learner: Learner) -> None:
         self._session.commit(
@@ -284,6 +301,10 @@ class Trainer:
             kl=config.kl,
             entropy=config.entropy,
             value=VALUE_WEIGHT if config.advantage == "gae" else 0.0,
+            loss=config.loss,
+            correction=Correction(
+                config.correction, config.correction_level, config.correction_low, config.correction_high
+            ),
         )
 
     def _summary(self, after: dict[str, Any]) -> dict[str, Any]:
@@ -295,6 +316,7 @@ class Trainer:
             "episodes": self._session.run.episodes,
             "steps": self.config.train.steps,
             "wall_s": self._session.wall(),
+            "time": time_split([metrics for _, metrics in self._history]),
             "seed": self.config.seed,
             "alarms": {name: alarm.since for name, alarm in self._alarms.items()},
         }
@@ -328,33 +350,6 @@ def _groups(outcomes: Sequence[Outcome], step: int, least: int) -> list[Group]:
     for trajectory in viable(completed(outcomes)):
         siblings.setdefault(trajectory.group_id, []).append(trajectory)
     return [Group(tuple(group), step) for _, group in sorted(siblings.items()) if len(group) >= least]
-
-
-def _asked(found: Measured) -> Metrics:
-    """Return what the probes brought and cost; ``judge/unmeasured`` is the share of it that has no value."""
-    return {
-        "judge/signals": float(found.signals),
-        "judge/unmeasured": found.unmeasured / found.signals if found.signals else math.nan,
-        "judge/cost": found.cost,
-    }
-
-
-def _reported(priced: Sequence[Priced], success: str) -> Metrics:
-    """Return what the episodes earned, by component, and how they went."""
-    trajectories = [trajectory for p in priced for trajectory in p.trajectories]
-    if not trajectories:
-        raise InfrastructureError("every episode of this step was lost; nothing can be learned")
-    ledgers = [ledger for p in priced for ledger in p.ledgers]
-    report = summarise(trajectories, success=success)
-    paid = np.mean([np.where(ledger.mask_CT(), ledger.credit_CT(), 0).sum(1) for ledger in ledgers], axis=0)
-    return {
-        "success": report.success,
-        "turns": report.turns,
-        "return": float(paid.sum()),
-        **{f"reward/{name}": float(value) for name, value in zip(ledgers[0].component_names, paid, strict=True)},
-        "truncated": sum(t.stop.truncated for t in trajectories) / len(trajectories),
-        **vital_signs(trajectories, ledgers),
-    }
 
 
 __all__ = ["Interrupted", "Trainer"]

@@ -23,7 +23,14 @@ from rich.text import Text
 
 from agentgym.train.observer import Observer, Quiet
 
-SHARES = {"decode": "cyan", "worlds": "green", "judge": "yellow", "learn": "magenta", "other": "bright_black"}
+SHARES = {
+    "decode": "cyan",
+    "worlds": "green",
+    "judge": "yellow",
+    "sync": "blue",
+    "learn": "magenta",
+    "other": "bright_black",
+}
 """What a step's time goes to, and the colour of each."""
 EPOCHS = ("pretrain", "warmstart")
 """Kinds of measurement that come once an epoch of supervised learning, in the order of a run."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gymnasium.error import ResetNeeded
 
-from agentgym.bar import Bar
+from agentgym.bar import Progress, shown
 from agentgym.env import Environment, Info, info
 from agentgym.errors import TaskError, UsageError, unknown_name
 from agentgym.files import default_cache_dir
@@ -24,7 +23,6 @@ from .games import Games, Source
 from .generate import Settings
 from .handcoded import HandcodedExpert
 from .measure import SIGNALS, Measure
-from .store import Progress
 from .words import GoalStyle
 
 Expert = Literal["oracle", "handcoded"]
@@ -152,11 +150,8 @@ class AlfworldEnvironment(Environment):
         ``workers`` are made at a time. Interrupted, it goes on where it stopped. ``progress`` is called with (ready,
         wanted); by default a bar is drawn if standard error is a terminal. Real games need no making.
         """
-        if progress is None and sys.stderr.isatty():
-            with Bar(f"ALFWorld games, {split}") as bar:
-                self._games.prepare(split, count, workers, bar.update)
-        else:
-            self._games.prepare(split, count, workers, progress)
+        with shown(f"ALFWorld games, {split}", progress) as advance:
+            self._games.prepare(split, count, workers, advance)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start an episode; see `Environment.reset`."""

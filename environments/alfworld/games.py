@@ -8,12 +8,13 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
+from agentgym.bar import Progress
 from agentgym.errors import TaskError, unknown_name
 from agentgym.types import Task
 
 from . import data
 from .generate import SPLITS, Settings, draft
-from .store import GameStore, Progress
+from .store import GameStore
 
 Source = Literal["auto", "real", "generated"]
 GAMES = {"demo": 200, "train": 500, "valid_seen": 60, "valid_unseen": 60}

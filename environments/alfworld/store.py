@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from agentgym.bar import Progress
 from agentgym.errors import InfrastructureError
 from agentgym.remote import Worker
 
@@ -31,8 +32,6 @@ from .generate import Draft, Settings, draft
 from .oracle import commands, plan, read_goal
 from .room import furniture, look
 
-Progress = Callable[[int, int], None]
-"""Called with (games ready, games wanted)."""
 DATA_FOLDER = "json_2.1.1"
 _MAKE_TIMEOUT_S = 600.0
 

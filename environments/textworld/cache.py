@@ -19,13 +19,12 @@ from concurrent.futures import Future, as_completed
 from functools import partial
 from pathlib import Path
 
+from agentgym.bar import Progress
 from agentgym.errors import TaskError
 
 from .games import GameSettings, build_candidate, content_of
 from .makers import Makers
 
-Progress = Callable[[int, int], None]
-"""Called with (games ready, games wanted)."""
 SPLIT_SHARES = {"demo": 4, "train": 8, "valid": 2, "test": 2}
 """Which part of all games, in sixteenths, belongs to each split."""
 _SPLIT_OF_DIGIT = [split for split, share in SPLIT_SHARES.items() for _ in range(share)]

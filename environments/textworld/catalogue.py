@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from agentgym.bar import Progress
 from agentgym.errors import UsageError, unknown_name
 from agentgym.types import Task
 
-from .cache import SPLIT_SHARES, GameStore, Progress
+from .cache import SPLIT_SHARES, GameStore
 from .games import GameSettings
 from .library import Library
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from gymnasium.error import ResetNeeded
 
-from agentgym.bar import Bar
+from agentgym.bar import Progress, shown
 from agentgym.env import Environment, Info, info
 from agentgym.errors import UsageError, unknown_name
 from agentgym.files import default_cache_dir
@@ -18,7 +17,6 @@ from agentgym.spaces import ActionSpace, Messages
 from agentgym.types import Action, Message, Observation, Signal, StopReason, Task, as_action
 
 from . import text
-from .cache import Progress
 from .catalogue import FILES, Catalogue
 from .engine import Engine, Saved, Scene
 from .games import SKILLS, Challenge, GameSettings, Goal, Rewards, Theme
@@ -167,11 +165,8 @@ class TextWorldEnvironment(Environment):
         ``workers`` are made at a time. Interrupted, it goes on where it stopped. ``progress`` is called with (ready,
         wanted); by default a bar is drawn if standard error is a terminal.
         """
-        if progress is None and sys.stderr.isatty():
-            with Bar(f"TextWorld games, {split}") as bar:
-                self._games.prepare(split, count, workers, bar.update)
-        else:
-            self._games.prepare(split, count, workers, progress)
+        with shown(f"TextWorld games, {split}", progress) as advance:
+            self._games.prepare(split, count, workers, advance)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Start an episode; see `Environment.reset`."""

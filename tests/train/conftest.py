@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,23 @@ def trajectory(
 @pytest.fixture(name="trajectory", scope="session")
 def _trajectory() -> Callable[..., Trajectory]:
     return trajectory
+
+
+def allocated(work: Callable[[], Any]) -> int:
+    """Return by how many bytes memory grew at most while ``work`` was done, as torch's allocator saw it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    gc.collect()  # or what others left behind would be freed meanwhile
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        work()
+    steps = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    level = most = 0
+    for event in sorted(steps, key=lambda event: event.start_ns()):
+        level += event.nbytes()
+        most = max(most, level)
+    return most
+
+
+@pytest.fixture(name="allocated", scope="session")
+def _allocated() -> Callable[[Callable[[], Any]], int]:
+    return allocated

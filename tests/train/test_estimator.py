@@ -18,7 +18,7 @@ from agentgym.types import Group, Message, StopReason, Task, Trajectory, Turn, e
 torch = pytest.importorskip("torch")
 
 from agentgym.train.estimator import EstimatorProbe, Fit, ProgressEstimator, fit, last_tokens, load  # noqa: E402
-from agentgym.train.learner import optimizers  # noqa: E402
+from agentgym.train.optimizer import optimizers  # noqa: E402
 
 Make = Callable[..., ProgressEstimator]
 TAKE, GO = "take the key", "go north"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agentgym.config import RunConfig
 from agentgym.errors import ConfigError
-from agentgym.types import Sampling, Trajectory, text_message
+from agentgym.types import Message, Sampling, Trajectory, text_message
 
 torch = pytest.importorskip("torch")
 
@@ -24,7 +24,7 @@ from agentgym.policy.scripted import ScriptedPolicy, expert  # noqa: E402
 from agentgym.render import Renderer  # noqa: E402
 from agentgym.rollout import Request, Rollouts, completed  # noqa: E402
 from agentgym.train.batch import Row, rows  # noqa: E402
-from agentgym.train.imitation import Progress, as_row, check_rendering, epochs, split  # noqa: E402
+from agentgym.train.imitation import Progress, as_row, as_rows, check_rendering, epochs, split  # noqa: E402
 from agentgym.train.learner import Learner  # noqa: E402
 
 Make = Callable[..., Any]
@@ -84,6 +84,25 @@ def test_the_row_is_the_conversation_rendered_whole(
     last = renderer.answer(played.turns[-1].sample.message)
     whole = np.concatenate([renderer.start(history[:-1]), last])
     assert as_row(renderer, played).ids_N.tolist() == whole.tolist()
+
+
+def test_where_history_is_rendered_anew_each_turn_is_a_row(
+    demonstration: tuple[Trajectory, Trajectory], tokenizer: Any
+) -> None:
+    anew, played = Renderer(tokenizer, history="turns"), demonstration[1]
+    made = as_rows(anew, played)
+    assert len(made) == len(played.turns)
+    assert {row.rollout_id for row in made} == {played.id}
+    said: list[Message] = []
+    for t, (row, turn) in enumerate(zip(made, played.turns, strict=True)):
+        said += turn.observation
+        answer = anew.answer(turn.sample.message)
+        assert row.ids_N.tolist() == [*anew.start(said), *answer]
+        assert row.ids_N[row.mask_N].tolist() == answer.tolist()
+        assert set(row.turn_N.tolist()) == {t}
+        said.append(turn.sample.message)
+    (whole,) = as_rows(Renderer(tokenizer), played)
+    assert whole.ids_N.tolist() == as_row(Renderer(tokenizer), played).ids_N.tolist()
 
 
 def test_reading_is_learning_all_that_is_said_but_for_the_first_token(

@@ -149,7 +149,7 @@ def lasting(path: Path) -> dict[str, Any]:
 
     def timeless(value: Any) -> Any:
         if isinstance(value, dict):
-            clock = re.compile(r"seconds|wall_s|step_s|tokens_per_s|share/.*")
+            clock = re.compile(r"seconds|time|wall_s|step_s|tokens_per_s|share/.*")
             return {key: timeless(part) for key, part in value.items() if not clock.fullmatch(key)}
         return [timeless(part) for part in value] if isinstance(value, list) else value
 

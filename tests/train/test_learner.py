@@ -17,7 +17,7 @@ from agentgym.types import Trajectory
 torch = pytest.importorskip("torch")
 
 from agentgym.train.batch import Row, rows  # noqa: E402
-from agentgym.train.learner import Learner, Objective  # noqa: E402
+from agentgym.train.learner import Economy, Learner, Objective  # noqa: E402
 
 Make = Callable[..., Any]
 SOME = settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.generate))
@@ -169,6 +169,22 @@ def test_what_was_good_becomes_likelier_and_what_was_bad_less_so(
         assert measured["clip_fraction"] == 0.0
         assert measured["policy_loss"] == pytest.approx(-advantage, abs=1e-5)
         assert np.sign(before - learned.likelihood([row])) == advantage
+
+
+@pytest.mark.parametrize(
+    ("loss", "bounded"), [("clip", 1.0), ("cispo", 0.5), ("gspo_turn", 0.5), ("gspo_trajectory", 0.0)]
+)
+def test_what_is_clipped_is_counted_as_the_loss_clips(
+    make_model: Make, trajectory: Make, loss: Any, bounded: float
+) -> None:
+    learned = learner(make_model(), objective=Objective(loss=loss, clip_low=0.2, clip_high=0.2))
+    row = as_sampled(learned, rows(trajectory([(5, 2), (3, 2)]), np.ones(2))[0])
+    ratios = [2.0, 0.5, 2.0, 0.4]  # of the first turn 1, of the second 0.89, or 0.6: above 0.8, or below
+    ratios = ratios if loss != "gspo_turn" else [2.0, 0.5, 0.6, 0.6]
+    old = row.logprobs_N.copy()
+    old[row.mask_N] -= np.log(ratios, dtype=np.float32)
+    measured = learned.reinforce([replace(row, logprobs_N=old)])
+    assert measured["clip_fraction"] == bounded
 
 
 def test_each_token_is_moved_by_its_own_advantage(make_model: Make, trajectory: Make) -> None:
@@ -338,3 +354,89 @@ def test_only_hidden_matrices_are_decayed(make_model: Make) -> None:
     assert all(parameter.ndim == 2 and "embed" not in named[id(parameter)] for parameter in decayed)
     learnt = [id(p) for group in groups for p in group["params"]]
     assert sorted(learnt) == sorted([*named, *map(id, learned.value_head.parameters())])  # each once
+
+
+# ------------------------------------------------------------------------------------------------ what saves memory
+
+
+@pytest.mark.parametrize("objective", [Objective(), FULL])
+def test_parts_and_recomputed_layers_change_no_number(make_model: Make, trajectory: Make, objective: Objective) -> None:
+    given_rows = episodes(trajectory)
+    thrifty = Economy(gradient_checkpointing=True, logits_at_once=50)
+    plain, saving = (
+        learner(make_model(double=True), objective=objective, economy=economy) for economy in (Economy(), thrifty)
+    )
+    assert saving.reinforce(given_rows) == pytest.approx(plain.reinforce(given_rows), rel=1e-5, abs=1e-6)
+    torch.testing.assert_close(gradient(saving), gradient(plain), rtol=1e-5, atol=1e-6)
+    assert saving.likelihood(given_rows) == pytest.approx(plain.likelihood(given_rows), rel=1e-6)
+    assert not any(module.training for module in saving.model.modules()), "the engine decodes with a cache"
+
+
+def test_checkpointing_keeps_less(make_model: Make, trajectory: Make) -> None:
+    given_rows = rows(trajectory([(40, 8)]), np.ones(1))
+    kept = []
+    for on in (False, True):
+        learned = learner(make_model(layers=8), economy=Economy(gradient_checkpointing=on))
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: Any, sizes: dict[int, int] = sizes) -> Any:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            learned.reinforce(given_rows)
+        kept.append(sum(sizes.values()))
+    assert kept[1] < kept[0]
+
+
+def test_a_model_without_checkpointing_is_refused(make_model: Make) -> None:
+    model = make_model()
+    type(model).supports_gradient_checkpointing, before = False, type(model).supports_gradient_checkpointing
+    try:
+        with pytest.raises(ConfigError, match="train.gradient_checkpointing"):
+            learner(model, economy=Economy(gradient_checkpointing=True))
+    finally:
+        type(model).supports_gradient_checkpointing = before
+
+
+def test_autocast_learns_in_bfloat16_over_weights_of_float32(make_model: Make, trajectory: Make) -> None:
+    given_rows = episodes(trajectory)
+    plain, cast = (learner(make_model(), economy=Economy(autocast=on)) for on in (False, True))
+    measured, rounded = (learned.reinforce(given_rows) for learned in (plain, cast))
+    assert rounded["policy_loss"] == pytest.approx(measured["policy_loss"], abs=0.05)
+    assert rounded["policy_loss"] != measured["policy_loss"]
+    assert {weight.dtype for weight in cast.model.parameters()} == {torch.float32}
+    slopes = [gradient(learned) for learned in (plain, cast)]
+    assert float(torch.nn.functional.cosine_similarity(*slopes, dim=0)) > 0.99
+
+
+def test_weights_of_sixteen_bits_learn_and_go_on(make_model: Make, trajectory: Make) -> None:
+    given_rows = episodes(trajectory)
+    learned = learner(make_model().bfloat16(), lr=1e-3)
+    before = learned.likelihood(given_rows)
+    for _ in range(5):
+        learned.imitate(given_rows)
+    assert learned.likelihood(given_rows) < before
+    twin = learner(make_model().bfloat16(), lr=1e-3)
+    twin.load_state(copy.deepcopy(learned.state()))
+    for each in (learned, twin):
+        each.imitate(given_rows)
+    assert same(weights(learned), weights(twin))
+
+
+# ------------------------------------------------------------------------------------- what it is measured from
+
+
+def test_the_reference_may_be_another_model_or_come_with_the_rows(make_model: Make, trajectory: Make) -> None:
+    other = make_model(seed=5)
+    given_rows = [as_sampled(learner(make_model(seed=5)), row, 1.0) for row in episodes(trajectory)]
+    beside = learner(make_model(), objective=Objective(kl=0.5), reference=other)
+    brought = learner(make_model(), objective=Objective(kl=0.5), reference="rows")
+    start = learner(make_model(), objective=Objective(kl=0.5))
+    measured = beside.reinforce(given_rows)
+    with_rows = [replace(row, reference_N=row.logprobs_N) for row in given_rows]
+    assert brought.reinforce(with_rows) == pytest.approx(measured, rel=1e-4, abs=1e-5)
+    torch.testing.assert_close(gradient(brought), gradient(beside), rtol=1e-4, atol=1e-5)
+    assert measured["kl_reference"] > 1e-3
+    assert start.reinforce(given_rows)["kl_reference"] == pytest.approx(0.0, abs=1e-6)
+    assert beside.state()["reference"] is None, "what has a folder of its own is not saved again"

@@ -6,7 +6,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from agentgym.train.loss import clipped_policy_loss, entropy, kl_penalty  # noqa: E402
+from agentgym.train.loss import (  # noqa: E402
+    clipped_policy_loss,
+    entropy,
+    kl_penalty,
+    sequence_policy_loss,
+    truncated_weight_loss,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +67,38 @@ def test_entropy_by_hand() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]]))
     assert entropy(logits + 7.0).tolist() == pytest.approx([1.5 * math.log(2), math.log(3)], abs=1e-6)
     assert entropy(torch.tensor([[0.0, -200.0]])).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "weight"),
+    [(1.0, 2.0, 1.0), (1.5, 2.0, 1.28), (0.1, 2.0, 0.1), (1.5, -2.0, 1.28), (0.1, -2.0, 0.1)],
+)
+def test_cispo_bounds_the_weight_and_keeps_the_gradient(ratio: float, advantage: float, weight: float) -> None:
+    old = torch.tensor([-1.0], dtype=torch.float64)
+    new = (old + math.log(ratio)).requires_grad_()
+    loss = truncated_weight_loss(new, old, torch.tensor([advantage], dtype=torch.float64), clip_high=0.28)
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(-weight * advantage * new.item())
+    assert new.grad is not None
+    assert new.grad.item() == pytest.approx(-weight * advantage)
+
+
+def test_gspo_has_one_ratio_a_sequence() -> None:
+    # Ratios 2 and 1/2 cancel: the first sequence stands at 1. The second's, 1.44 and 1, have the mean 1.2: above 1.1.
+    ratio = torch.tensor([2.0, 0.5, 1.44, 1.0], dtype=torch.float64)
+    old = torch.full((4,), -1.0, dtype=torch.float64)
+    new = (old + ratio.log()).requires_grad_()
+    advantage = torch.tensor([3.0, 3.0, 1.0, -1.0], dtype=torch.float64)
+    sequence = torch.tensor([0, 0, 1, 1])
+    loss = sequence_policy_loss(new, old, advantage, sequence, clip_low=0.1, clip_high=0.1)
+    loss.sum().backward()
+    assert loss.tolist() == pytest.approx([-3.0, -3.0, -1.1, 1.2])
+    assert new.grad is not None
+    assert new.grad.tolist() == pytest.approx([-3.0, -3.0, 0.0, 1.2])
+
+
+def test_gspo_of_one_token_is_the_clipped_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    new, old, advantage = torch.randn(3, 32, generator=generator, dtype=torch.float64)
+    alone = sequence_policy_loss(new, old, advantage, torch.arange(32), clip_low=0.2, clip_high=0.28)
+    torch.testing.assert_close(alone, clipped_policy_loss(new, old, advantage, clip_low=0.2, clip_high=0.28))

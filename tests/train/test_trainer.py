@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,36 @@ def test_one_seed_one_run_to_the_bit(reference: Path, tiny: Tiny, train_here: Tr
     for name in ("init", "warmstart", "model"):
         assert same(weights(tmp_path, name), weights(reference, name)), name
     assert (tmp_path / "tokens.bin").read_bytes() == (reference / "tokens.bin").read_bytes()
+
+
+class Synchronous:
+    """The loop without any machinery: a step's rollouts begin when they are asked for, and are waited for."""
+
+    def __init__(self, start: Callable[[int], Awaitable[Any]], *, lag: int, last: int) -> None:
+        assert lag == 0
+        self._start = start
+
+    async def of(self, step: int) -> Any:
+        return await self._start(step)
+
+    async def aclose(self) -> None: ...
+
+
+def test_without_lag_the_loop_is_the_synchronous_one_to_the_bit(
+    reference: Path, tiny: Tiny, train_here: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentgym.train.trainer.Ahead", Synchronous)
+    train_here(tmp_path, tiny())
+    assert same(weights(tmp_path), weights(reference))
+    assert (tmp_path / "tokens.bin").read_bytes() == (reference / "tokens.bin").read_bytes()
+    timed = ("wall_s", "step_s", "tokens_per_s")
+
+    def numbers(path: Path) -> list[dict[str, Any]]:
+        kept = [{k: v for k, v in line.items() if k not in timed and "/" not in k} for line in lines(path, "train")]
+        return [{name: value for name, value in line.items() if value == value} for line in kept]  # NaN is not itself
+
+    assert numbers(tmp_path) == numbers(reference)
+    assert numbers(reference)
 
 
 def test_another_seed_is_another_run(reference: Path, tiny: Tiny, train_here: Train, tmp_path: Path) -> None:
