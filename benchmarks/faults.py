@@ -182,6 +182,12 @@ async def play(policy: ServedPolicy, make: Callable[[], Any] = EchoEnvironment) 
         rollouts.close()
 
 
+async def begun(policy: ServedPolicy) -> None:
+    """Wait until the first answer is there, so that others are surely under way."""
+    while not policy.tokens[1]:
+        await asyncio.sleep(0.005)
+
+
 # ------------------------------------------------------------------------------------------------------------- servers
 
 
@@ -440,7 +446,7 @@ async def real_server(lab: Lab, report: Callable[[Row], None]) -> None:
             processes = children("", server.pid)
             async with lab.policy(url, name=name) as (policy, _):
                 playing = asyncio.create_task(play(policy))
-                await asyncio.sleep(0.3)
+                await begun(policy)
                 for process in processes:
                     os.kill(process, signal.SIGSTOP)
                 row.count(await playing, lab.model, 1)
@@ -456,7 +462,7 @@ async def real_server(lab: Lab, report: Callable[[Row], None]) -> None:
             engine = children("EngineCore", server.pid) or children("", server.pid)
             async with lab.policy(url, name=name) as (policy, _):
                 playing = asyncio.create_task(play(policy))
-                await asyncio.sleep(0.3)
+                await begun(policy)
                 os.kill(engine[-1], signal.SIGKILL)
                 row.count(await playing, lab.model, 1)
             row.expect(row.lost > 0, "what waited is lost")
